@@ -1,0 +1,2 @@
+//! The syncwatch binary.
+fn main() {}

@@ -1,1 +1,3 @@
 //! syncwatch
+
+pub mod sync;

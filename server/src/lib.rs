@@ -1,3 +1,11 @@
 //! syncwatch
 
+pub mod auth;
+pub mod config;
+pub mod id;
+pub mod password;
 pub mod sync;
+pub mod telemetry;
+
+#[cfg(test)]
+mod testing;

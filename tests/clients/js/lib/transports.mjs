@@ -1,0 +1,17 @@
+// The three ways in which a client of the field reaches the server.
+import { describe, test } from 'node:test';
+
+export const TRANSPORTS = {
+  websocket: ['websocket'],
+  polling: ['polling'],
+  upgrade: ['polling', 'websocket'],
+};
+
+/** Registers `name` once for each transport setting; the scenario gets the setting's name. */
+export function scenario(name, run) {
+  describe(name, () => {
+    for (const transport of Object.keys(TRANSPORTS)) {
+      test(`over ${transport}`, { timeout: 60_000 }, () => run(transport));
+    }
+  });
+}

@@ -1,0 +1,229 @@
+//! Every limit and interval of a session, with its unit, default and allowed range.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::handshake::Transport;
+
+/// Limits and intervals of an Engine.IO server. [`Config::default`] is what the reference server uses, and the
+/// limits that it lacks.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Path that requests start with, without the slash at its end. Default: `/engine.io`.
+    pub path: String,
+    /// Time from the handshake, and from each pong, to the next ping. Default: 25 s. At least 1 ms.
+    ///
+    /// Source: Engine.IO protocol v4, "Heartbeat".
+    pub ping_interval: Duration,
+    /// How long a ping may stay unanswered before the session is closed. Default: 20 s. At least 1 ms.
+    ///
+    /// While polling, the clock starts when the ping is queued.
+    pub ping_timeout: Duration,
+    /// How long an upgrade may take from the WebSocket's arrival to the `upgrade` packet. Default: 10 s.
+    ///
+    /// After it the WebSocket is dropped; the session goes on polling.
+    pub upgrade_timeout: Duration,
+    /// Largest message from a client in bytes, on every transport; also the largest polling body. Sent to the client
+    /// as `maxPayload`. Default: 1,000,000. At least 1.
+    ///
+    /// A larger POST gets status 413, a larger WebSocket message close code 1009.
+    pub max_payload_bytes: usize,
+    /// Most packets in one polling body. Default: 1,000. At least 1.
+    ///
+    /// A body with more gets status 413 and has no effect.
+    pub max_packets_per_payload: usize,
+    /// Most bytes that may wait to be sent to one client. Default: 4 MiB. At least 1,024.
+    ///
+    /// A client that falls further behind is closed with [`CloseReason::TransportError`](crate::CloseReason).
+    pub max_buffered_bytes: usize,
+    /// Which transports are on. Default: both.
+    pub transports: Transports,
+    /// Which origins may connect beside the server's own. Default: none.
+    pub origins: Origins,
+    /// How long a POST may take from its header to its last byte. Default: 20 s.
+    pub body_timeout: Duration,
+    /// How long a closed session waits for its last packets to be fetched or written. Default: 30 s while polling
+    /// (as engine.io 6.6 hard-codes); a WebSocket gets at most 2 s.
+    pub close_timeout: Duration,
+    /// Most sessions open at once. Default: 1,000,000. A handshake beyond it gets status 503.
+    pub max_sessions: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: "/engine.io".to_owned(),
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            upgrade_timeout: Duration::from_secs(10),
+            max_payload_bytes: 1_000_000,
+            max_packets_per_payload: 1_000,
+            max_buffered_bytes: 4 << 20,
+            transports: Transports::default(),
+            origins: Origins::default(),
+            body_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(30),
+            max_sessions: 1_000_000,
+        }
+    }
+}
+
+impl Config {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field out of range, and its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let checks = [
+            (
+                self.path.starts_with('/') && !self.path.ends_with('/'),
+                "path",
+                "an absolute path without a slash at its end",
+            ),
+            (self.ping_interval >= MIN_INTERVAL, "ping_interval", "at least 1 ms"),
+            (self.ping_timeout >= MIN_INTERVAL, "ping_timeout", "at least 1 ms"),
+            (self.upgrade_timeout >= MIN_INTERVAL, "upgrade_timeout", "at least 1 ms"),
+            (self.body_timeout >= MIN_INTERVAL, "body_timeout", "at least 1 ms"),
+            (self.max_payload_bytes >= 1, "max_payload_bytes", "at least 1"),
+            (self.max_packets_per_payload >= 1, "max_packets_per_payload", "at least 1"),
+            (self.max_buffered_bytes >= 1024, "max_buffered_bytes", "at least 1024"),
+            (self.transports.polling || self.transports.websocket, "transports", "at least one transport"),
+            (self.max_sessions >= 1, "max_sessions", "at least 1"),
+        ];
+        match checks.into_iter().find(|(valid, ..)| !valid) {
+            Some((_, field, allowed)) => Err(ConfigError { field, allowed }),
+            None => Ok(()),
+        }
+    }
+}
+
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Which transports a server offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transports {
+    /// HTTP long-polling. Default: on.
+    pub polling: bool,
+    /// WebSocket, also as the upgrade of a polling session. Default: on.
+    pub websocket: bool,
+}
+
+impl Default for Transports {
+    fn default() -> Self {
+        Self { polling: true, websocket: true }
+    }
+}
+
+impl Transports {
+    /// Tells whether a transport is on.
+    pub fn allows(self, transport: Transport) -> bool {
+        match transport {
+            Transport::Polling => self.polling,
+            Transport::WebSocket => self.websocket,
+        }
+    }
+}
+
+/// Which origins may connect, beside the server's own, which always may, and requests without an `Origin` header,
+/// which no browser sends from a page of another site.
+///
+/// The reference server leaves this to the browser; we answer status 403 on every transport, since a WebSocket
+/// handshake is not subject to CORS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origins {
+    /// The server's own only; no CORS headers are sent. The default.
+    #[default]
+    Own,
+    /// Any origin; answers carry `Access-Control-Allow-Origin: *`.
+    Any,
+    /// These origins, in the form `https://example.com` or `http://localhost:3000`, compared without regard to case;
+    /// answers carry the request's origin and allow credentials.
+    List(Vec<String>),
+}
+
+impl Origins {
+    /// Tells whether a request with this `Origin` may come in, to a server that it addressed as `host`.
+    ///
+    /// The own origin is recognised by its host and port alone, since a proxy in front may have ended TLS.
+    pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
+        let own = || {
+            let authority = origin.split_once("://").map(|(scheme, authority)| (default_port(scheme), authority));
+            matches!((authority, host), (Some((port, authority)), Some(host))
+                if without_port(authority, port).eq_ignore_ascii_case(without_port(host, port)))
+        };
+        match self {
+            Self::Own => own(),
+            Self::Any => true,
+            Self::List(list) => list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) || own(),
+        }
+    }
+}
+
+fn default_port(scheme: &str) -> &'static str {
+    if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" }
+}
+
+fn without_port<'a>(authority: &'a str, port: &str) -> &'a str {
+    authority.strip_suffix(port).unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_wrong_field_is_named() {
+        let wrong: [(&str, fn(&mut Config)); 10] = [
+            ("path", |c| c.path = "engine.io/".into()),
+            ("ping_interval", |c| c.ping_interval = Duration::ZERO),
+            ("ping_timeout", |c| c.ping_timeout = Duration::ZERO),
+            ("upgrade_timeout", |c| c.upgrade_timeout = Duration::ZERO),
+            ("body_timeout", |c| c.body_timeout = Duration::ZERO),
+            ("max_payload_bytes", |c| c.max_payload_bytes = 0),
+            ("max_packets_per_payload", |c| c.max_packets_per_payload = 0),
+            ("max_buffered_bytes", |c| c.max_buffered_bytes = 1),
+            ("transports", |c| c.transports = Transports { polling: false, websocket: false }),
+            ("max_sessions", |c| c.max_sessions = 0),
+        ];
+        for (field, spoil) in wrong {
+            let mut config = Config::default();
+            spoil(&mut config);
+            assert_eq!(config.validate().map_err(|error| error.field), Err(field));
+        }
+    }
+
+    #[test]
+    fn the_own_origin_is_allowed_whatever_the_list() {
+        for origins in [Origins::Own, Origins::Any, Origins::List(vec![])] {
+            assert!(origins.allows("http://watch.example:4000", Some("watch.example:4000")));
+            assert!(origins.allows("https://Watch.example", Some("watch.example")));
+            assert!(origins.allows("https://watch.example", Some("watch.example:443")));
+            assert!(origins.allows("http://[::1]:4000", Some("[::1]:4000")));
+        }
+    }
+
+    #[test]
+    fn a_foreign_origin_needs_the_list_or_the_star() {
+        let list = Origins::List(vec!["https://App.example".into()]);
+        for (origin, own, listed) in [
+            ("https://app.example", false, true),
+            ("http://app.example", false, false),
+            ("https://app.example.evil", false, false),
+            ("https://watch.example:4001", false, false),
+            ("null", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(Origins::Own.allows(origin, Some("watch.example:4000")), own, "{origin}");
+            assert_eq!(list.allows(origin, Some("watch.example:4000")), listed, "{origin}");
+            assert!(Origins::Any.allows(origin, None), "{origin}");
+            assert!(!Origins::Own.allows(origin, None), "{origin}");
+        }
+    }
+}

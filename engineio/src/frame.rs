@@ -1,0 +1,167 @@
+//! A message encoded once, ready for a WebSocket and for a poll, shared by every recipient.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::packet::Message;
+
+/// Room for the longest header of an unmasked WebSocket frame.
+const HEADER_ROOM: usize = 10;
+const FIN: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+
+/// How a [`Frame`] travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// A text frame: the packet's type digit and its data.
+    Text,
+    /// A binary frame: the data alone.
+    Binary,
+    /// A finished WebSocket control frame; it has no form on a poll.
+    Control,
+}
+
+/// One packet in its wire form. A clone costs a reference count.
+///
+/// The bytes are those of a complete, unmasked WebSocket frame; a poll takes the part behind the header.
+///
+/// Source: RFC 6455, section 5.2.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    wire: Bytes,
+    header_len: u8,
+    kind: FrameKind,
+}
+
+impl std::fmt::Debug for Frame {
+    // Data of the application is private: logs get its size only.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame").field("kind", &self.kind).field("data_bytes", &self.data().len()).finish()
+    }
+}
+
+impl Frame {
+    /// Encodes a message.
+    pub fn message(message: &Message) -> Self {
+        match message {
+            Message::Text(text) => Self::text_with(text.len(), |data| data.put_slice(text.as_bytes())),
+            Message::Binary(bytes) => Self::binary(bytes),
+        }
+    }
+
+    /// Encodes a text message that `write` appends to the buffer it is given, with room for `len` bytes.
+    ///
+    /// The buffer already holds what comes before the data; `write` must only append, and only UTF-8.
+    pub fn text_with(len: usize, write: impl FnOnce(&mut BytesMut)) -> Self {
+        let mut wire = BytesMut::with_capacity(HEADER_ROOM + 1 + len);
+        wire.put_bytes(0, HEADER_ROOM);
+        wire.put_u8(b'4');
+        write(&mut wire);
+        Self::finish(wire, FrameKind::Text)
+    }
+
+    /// Encodes a binary message.
+    pub fn binary(data: &[u8]) -> Self {
+        let mut wire = BytesMut::with_capacity(HEADER_ROOM + data.len());
+        wire.put_bytes(0, HEADER_ROOM);
+        wire.put_slice(data);
+        Self::finish(wire, FrameKind::Binary)
+    }
+
+    /// Encodes a packet that is not a message, given as its text: `2`, `3probe`, `0{…}`.
+    pub(crate) fn packet(text: &str) -> Self {
+        let mut wire = BytesMut::with_capacity(HEADER_ROOM + text.len());
+        wire.put_bytes(0, HEADER_ROOM);
+        wire.put_slice(text.as_bytes());
+        Self::finish(wire, FrameKind::Text)
+    }
+
+    /// Wraps a control frame that is complete as it is.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn control(wire: Bytes) -> Self {
+        Self { wire, header_len: 0, kind: FrameKind::Control }
+    }
+
+    /// Writes the header right before the data, so that frame and data are one slice.
+    fn finish(mut wire: BytesMut, kind: FrameKind) -> Self {
+        let opcode = FIN | if kind == FrameKind::Text { TEXT } else { BINARY };
+        let len = wire.len() - HEADER_ROOM;
+        let header_len = if len < 126 {
+            wire[HEADER_ROOM - 2] = opcode;
+            wire[HEADER_ROOM - 1] = len as u8;
+            2
+        } else if let Ok(short) = u16::try_from(len) {
+            wire[HEADER_ROOM - 4] = opcode;
+            wire[HEADER_ROOM - 3] = 126;
+            wire[HEADER_ROOM - 2..HEADER_ROOM].copy_from_slice(&short.to_be_bytes());
+            4
+        } else {
+            wire[0] = opcode;
+            wire[1] = 127;
+            wire[2..HEADER_ROOM].copy_from_slice(&(len as u64).to_be_bytes());
+            10
+        };
+        let wire = wire.freeze().slice(HEADER_ROOM - header_len..);
+        Self { wire, header_len: header_len as u8, kind }
+    }
+
+    /// Tells how the frame travels.
+    pub fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// Returns the complete WebSocket frame.
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// Returns the part behind the WebSocket header: a packet in its text form, or the bytes of a binary message.
+    pub fn data(&self) -> &[u8] {
+        &self.wire[usize::from(self.header_len)..]
+    }
+
+    /// Returns the packet's text, empty where a writer appended bytes that are no UTF-8.
+    pub(crate) fn as_text(&self) -> &str {
+        std::str::from_utf8(self.data()).unwrap_or_default()
+    }
+
+    /// Returns how many bytes the frame counts in a queue.
+    pub fn wire_len(&self) -> usize {
+        self.wire.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_grows_with_the_length() {
+        for (len, header) in [
+            (0, vec![0x82, 0]),
+            (125, vec![0x82, 125]),
+            (126, vec![0x82, 126, 0, 126]),
+            (65_535, vec![0x82, 126, 0xff, 0xff]),
+            (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let data = vec![7; len];
+            let frame = Frame::binary(&data);
+            assert_eq!(&frame.wire()[..header.len()], header, "{len}");
+            assert_eq!(frame.data(), data, "{len}");
+            assert_eq!(frame.wire_len(), header.len() + len);
+        }
+    }
+
+    #[test]
+    fn a_text_message_carries_its_type_digit() {
+        let frame = Frame::message(&Message::Text("hé".into()));
+        assert_eq!(frame.wire(), b"\x81\x044h\xc3\xa9");
+        assert_eq!(frame.as_text(), "4hé");
+    }
+
+    #[test]
+    fn debug_output_tells_the_size_and_not_the_data() {
+        let frame = Frame::message(&Message::Text("secret".into()));
+        assert_eq!(format!("{frame:?}"), "Frame { kind: Text, data_bytes: 7 }");
+    }
+}

@@ -1,0 +1,507 @@
+//! The shell: a hyper service that turns requests into mail for sessions, each driven by one task.
+//!
+//! A [`Server`] answers the requests under its path; what it does not own, [`Server::owns`] tells. [`serve`] runs any
+//! service over a listener with the limits that a public server needs.
+
+mod driver;
+mod listen;
+mod mailbox;
+mod polling;
+mod table;
+mod websocket;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+    CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    UPGRADE, VARY,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::sync::oneshot;
+use tungstenite::handshake::derive_accept_key;
+
+pub use self::listen::{Limits, serve};
+pub use self::mailbox::{Gone, Socket};
+pub use self::table::Stats;
+
+use self::driver::Driver;
+use self::mailbox::{Mail, Mailbox};
+use self::table::{Registration, Table};
+use crate::config::{Config, Origins};
+use crate::error::{CloseReason, ConfigError, RequestError};
+use crate::frame::Frame;
+use crate::handshake::{Intent, RequestFacts, Sid, Transport, route};
+use crate::packet::Message;
+use crate::session::{Input, Session};
+
+/// Makes a [`Handler`] for each session.
+pub trait Application: Send + Sync + 'static {
+    /// What handles the messages of one session.
+    type Handler: Handler;
+
+    /// Decides whether a client may open a session. Default: yes.
+    ///
+    /// # Errors
+    /// Any [`RequestError`]; [`RequestError::Forbidden`] is answered with status 403 and code 4.
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<(), RequestError> {
+        let _ = handshake;
+        Ok(())
+    }
+
+    /// Opens a session. The handshake's headers are gone afterwards: keep what is needed of them.
+    fn open(&self, handshake: &Handshake<'_>, socket: Socket<<Self::Handler as Handler>::Mail>) -> Self::Handler;
+}
+
+/// The request that opens a session.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Handshake<'a> {
+    /// Method, URI and headers.
+    pub request: &'a Parts,
+    /// The address that the request came from.
+    pub peer: SocketAddr,
+    /// The transport that the session starts on.
+    pub transport: Transport,
+}
+
+/// Handles one session, inside the session's task. Nothing here may block or take long; what must wait is polled in
+/// [`poll`](Self::poll).
+pub trait Handler: Send + 'static {
+    /// What the application sends to its own handler with [`Socket::mail`]; `()` if nothing.
+    type Mail: Send + 'static;
+
+    /// Takes a message of the client.
+    fn on_message(&mut self, message: Message, link: &mut Link<'_>);
+
+    /// Takes mail of the application.
+    fn on_mail(&mut self, mail: Self::Mail, link: &mut Link<'_>) {
+        let _ = (mail, link);
+    }
+
+    /// Learns how long the last heartbeat took, from ping to pong.
+    fn on_round_trip(&mut self, time: Duration) {
+        let _ = time;
+    }
+
+    /// Makes progress with what waits, registering the task with `cx`. Called at each turn of the task.
+    fn poll(&mut self, cx: &mut Context<'_>, link: &mut Link<'_>) {
+        let _ = (cx, link);
+    }
+
+    /// Tells whether more messages are welcome. While they are not, nothing is read from the client.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Returns when [`on_timeout`](Self::on_timeout) is due.
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Handles the time that [`poll_timeout`](Self::poll_timeout) named; it must name a later one or none afterwards.
+    fn on_timeout(&mut self, link: &mut Link<'_>) {
+        let _ = link;
+    }
+
+    /// Learns that the session is over. Called once.
+    fn on_close(&mut self, reason: CloseReason) {
+        let _ = reason;
+    }
+
+    /// Ready when everything begun is finished; the session's task lives until then. Called after
+    /// [`on_close`](Self::on_close).
+    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+}
+
+/// The way from a [`Handler`] to its client, without a detour through the mailbox.
+#[derive(Debug)]
+pub struct Link<'a> {
+    session: &'a mut Session,
+    now: Instant,
+}
+
+impl<'a> Link<'a> {
+    fn new(session: &'a mut Session, now: Instant) -> Self {
+        Self { session, now }
+    }
+
+    /// Sends a message.
+    pub fn send(&mut self, frame: Frame) {
+        self.session.handle(Input::Send(frame), self.now);
+    }
+
+    /// Sends a message that is dropped if the client is not ready for it at once.
+    pub fn send_volatile(&mut self, frame: Frame) {
+        self.session.handle(Input::SendVolatile(frame), self.now);
+    }
+
+    /// Closes the session once everything sent so far has left.
+    pub fn close(&mut self) {
+        self.session.handle(Input::Close, self.now);
+    }
+
+    /// Returns the time of this turn.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+/// The body of every answer.
+pub type Body = Full<Bytes>;
+
+/// The connection is to be broken off without an answer, as an error that makes hyper do so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reset;
+
+impl std::fmt::Display for Reset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the connection was broken off")
+    }
+}
+
+impl std::error::Error for Reset {}
+
+/// An Engine.IO server. A clone is another handle on the same server.
+pub struct Server<A: Application> {
+    shared: Arc<Shared<A>>,
+}
+
+struct Shared<A: Application> {
+    config: Arc<Config>,
+    prefix: String,
+    application: A,
+    table: Arc<Table<<A::Handler as Handler>::Mail>>,
+    closing: AtomicBool,
+}
+
+impl<A: Application> Clone for Server<A> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<A: Application> std::fmt::Debug for Server<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl<A: Application> Server<A> {
+    /// Makes a server.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a field is out of its range.
+    pub fn new(config: Config, application: A) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let table = Table::new(config.max_sessions);
+        let prefix = format!("{}/", config.path);
+        let shared = Shared { config: Arc::new(config), prefix, application, table, closing: AtomicBool::new(false) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Tells whether a request's path is this server's: everything under [`Config::path`] and a slash.
+    pub fn owns(&self, path: &str) -> bool {
+        path.starts_with(&self.shared.prefix)
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Returns the server's counts.
+    pub fn stats(&self) -> &Stats {
+        self.shared.table.stats()
+    }
+
+    /// Closes all sessions and lets no new ones in. Ready when the last one is over, or has used up
+    /// [`Config::close_timeout`].
+    pub async fn close(&self) {
+        self.shared.closing.store(true, Release);
+        for mailbox in self.shared.table.mailboxes() {
+            // An error means that the session ended by itself.
+            let _ended = mailbox.push(Mail::Close, 0);
+        }
+        self.shared.table.emptied().await;
+    }
+
+    /// Answers a request whose path this server [owns](Self::owns).
+    ///
+    /// Must run inside of a hyper connection that allows upgrades, as [`serve`] does.
+    ///
+    /// # Errors
+    /// [`Reset`] where the connection is to be broken off, as the protocol wants it for overlapping requests.
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Result<Response<Body>, Reset>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+    {
+        let (mut parts, body) = request.into_parts();
+        let origin = match self.check_origin(&parts.headers) {
+            Ok(origin) => origin,
+            Err(error) => return Ok(self.refuse(error, false)),
+        };
+        let mut response = if parts.method == Method::OPTIONS && self.shared.config.origins != Origins::Own {
+            preflight(&parts.headers)
+        } else {
+            self.dispatch(&mut parts, body, peer).await?
+        };
+        if let Some(origin) = origin {
+            self.add_cors(response.headers_mut(), origin);
+        }
+        Ok(response)
+    }
+
+    async fn dispatch<B>(&self, parts: &mut Parts, body: B, peer: SocketAddr) -> Result<Response<Body>, Reset>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+    {
+        let upgrade = wants_websocket(&parts.headers);
+        let facts =
+            RequestFacts { method: parts.method.as_str(), query: parts.uri.query().unwrap_or_default(), upgrade };
+        let intent = match route(facts, &self.shared.config) {
+            Ok(intent) => intent,
+            Err(error) => return Ok(self.refuse(error, upgrade)),
+        };
+        match intent {
+            Intent::Open(transport) => self.open(parts, peer, transport).await,
+            Intent::Mistaken => Ok(self.mistaken(parts)),
+            Intent::Poll(sid) => self.with_session(&sid, polling::poll).await,
+            Intent::Post(sid) => {
+                let config = &self.shared.config;
+                self.with_session(&sid, |mailbox| polling::post(mailbox, &parts.headers, body, config)).await
+            }
+            Intent::Upgrade(sid) => Ok(self.upgrade(&sid, parts)),
+            Intent::Unusable(sid) => Ok(match self.shared.table.find(&sid) {
+                Some(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+                None => self.refuse(RequestError::UnknownSid, false),
+            }),
+        }
+    }
+
+    /// Opens a session, on a poll or a WebSocket.
+    async fn open(&self, parts: &mut Parts, peer: SocketAddr, transport: Transport) -> Result<Response<Body>, Reset> {
+        let websocket = transport == Transport::WebSocket;
+        let switching = if websocket {
+            match accept_websocket(parts) {
+                Ok(response) => Some(response),
+                Err(refusal) => return Ok(*refusal),
+            }
+        } else {
+            None
+        };
+        let handshake = Handshake { request: parts, peer, transport };
+        if let Err(error) = self.shared.application.admit(&handshake) {
+            return Ok(self.refuse(error, websocket));
+        }
+        let mailbox = Mailbox::new(self.shared.config.max_buffered_bytes);
+        let registered = if self.shared.closing.load(Acquire) {
+            None
+        } else {
+            new_sid().and_then(|sid| Some((sid, self.shared.table.register(sid, &mailbox, transport)?)))
+        };
+        let Some((sid, registration)) = registered else {
+            self.stats().count_overload();
+            return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
+        };
+        let handler = self.shared.application.open(&handshake, Socket::new(Arc::clone(&mailbox)));
+        let now = tokio::time::Instant::now().into_std();
+        let session = Session::open(&sid, transport, Arc::clone(&self.shared.config), now);
+        let mut driver = Driver::new(session, handler, mailbox, registration, Arc::clone(&self.shared.config));
+        match switching {
+            Some((response, switch)) => {
+                tokio::spawn(driver::run_websocket(driver, switch));
+                Ok(response)
+            }
+            None => {
+                let (reply, answer) = oneshot::channel();
+                driver.first_poll(reply);
+                tokio::spawn(driver::run(driver));
+                polling::answer(answer).await
+            }
+        }
+    }
+
+    /// Lets a WebSocket try to become the transport of a session.
+    fn upgrade(&self, sid: &Sid, parts: &mut Parts) -> Response<Body> {
+        let Some(mailbox) = self.shared.table.find(sid) else {
+            return self.refuse(RequestError::UnknownSid, true);
+        };
+        let (response, switch) = match accept_websocket(parts) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return *refusal,
+        };
+        let config = Arc::clone(&self.shared.config);
+        tokio::spawn(async move {
+            // A handshake that is given up leaves nothing: the session has not heard of it yet.
+            if let Ok(Ok(upgraded)) = tokio::time::timeout(config.upgrade_timeout, switch).await {
+                let websocket = websocket::WebSocket::new(upgraded, config.max_payload_bytes);
+                // Where the session ended meanwhile, the WebSocket ends with it.
+                let _ended = mailbox.push(Mail::Candidate(Box::new(websocket)), 0);
+            }
+        });
+        response
+    }
+
+    /// Completes the handshake of a WebSocket that asked for polling and closes it, as engine.io 6.6 does.
+    fn mistaken(&self, parts: &mut Parts) -> Response<Body> {
+        match accept_websocket(parts) {
+            Ok((response, switch)) => {
+                let config = Arc::clone(&self.shared.config);
+                tokio::spawn(async move {
+                    if let Ok(Ok(upgraded)) = tokio::time::timeout(config.upgrade_timeout, switch).await {
+                        Box::new(websocket::WebSocket::new(upgraded, config.max_payload_bytes)).finish(None).await;
+                    }
+                });
+                response
+            }
+            Err(refusal) => *refusal,
+        }
+    }
+
+    async fn with_session<'a, F, T>(&'a self, sid: &Sid, request: F) -> Result<Response<Body>, Reset>
+    where
+        F: FnOnce(Arc<Mailbox<<A::Handler as Handler>::Mail>>) -> T,
+        T: Future<Output = Result<Response<Body>, Reset>> + 'a,
+    {
+        match self.shared.table.find(sid) {
+            Some(mailbox) => request(mailbox).await,
+            None => Ok(self.refuse(RequestError::UnknownSid, false)),
+        }
+    }
+
+    /// Answers with an error. On a WebSocket handshake the reference sends the bare message; where we differ from it
+    /// in the status or the moment (codes 4 and 5) the body says which code it is.
+    fn refuse(&self, error: RequestError, websocket: bool) -> Response<Body> {
+        self.stats().count_refusal(error);
+        if websocket && !matches!(error, RequestError::Forbidden | RequestError::UnsupportedProtocol) {
+            let mut response = Response::new(Body::from(error.message()));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            return response;
+        }
+        polling::request_error(error)
+    }
+
+    /// Checks the `Origin` header, which returns for the CORS headers of the answer.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(None) };
+        let text = origin.to_str().map_err(|_| RequestError::BadRequest)?;
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        if self.shared.config.origins.allows(text, host) {
+            Ok(Some(origin.clone()))
+        } else {
+            Err(RequestError::Forbidden)
+        }
+    }
+
+    fn add_cors(&self, headers: &mut HeaderMap, origin: HeaderValue) {
+        match self.shared.config.origins {
+            Origins::Own => {}
+            Origins::Any => {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
+            Origins::List(_) => {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+                headers.append(VARY, HeaderValue::from_static("Origin"));
+            }
+        }
+    }
+}
+
+/// Answers a CORS preflight, for any method and the headers that are asked for.
+fn preflight(headers: &HeaderMap) -> Response<Body> {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let answer = response.headers_mut();
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE"));
+    answer.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    if let Some(wanted) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        answer.append(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+    }
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Draws a session id; `None` where the system has no randomness to give.
+fn new_sid() -> Option<Sid> {
+    let mut random = [0; 15];
+    match getrandom::fill(&mut random) {
+        Ok(()) => Some(Sid::from_random(random)),
+        Err(error) => {
+            tracing::error!(%error, "no randomness for a session id");
+            None
+        }
+    }
+}
+
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.get_all(CONNECTION).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|&byte| byte == b',')
+                .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
+/// Checks a WebSocket handshake and prepares its answer. Source: RFC 6455, section 4.2.
+fn accept_websocket(parts: &mut Parts) -> Result<(Response<Body>, hyper::upgrade::OnUpgrade), Box<Response<Body>>> {
+    let headers = &parts.headers;
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut refusal = empty(StatusCode::BAD_REQUEST);
+        refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(Box::new(refusal));
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| is_websocket_key(key.as_bytes()));
+    // A body would be read as frames by one side and as a request by another.
+    let has_body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    let (Some(key), false, true) = (key, has_body, parts.method == Method::GET) else {
+        let mut refusal = empty(StatusCode::BAD_REQUEST);
+        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Err(Box::new(refusal));
+    };
+    let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) else {
+        return Err(Box::new(empty(StatusCode::BAD_REQUEST)));
+    };
+    let Some(switch) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
+        tracing::error!("a WebSocket handshake came on a connection that was not served with upgrades");
+        return Err(Box::new(empty(StatusCode::INTERNAL_SERVER_ERROR)));
+    };
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    Ok((response, switch))
+}
+
+/// 16 bytes in base64: 22 characters and two `=`.
+fn is_websocket_key(key: &[u8]) -> bool {
+    key.len() == 24
+        && key.ends_with(b"==")
+        && key[..22].iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+}

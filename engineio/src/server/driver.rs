@@ -1,0 +1,442 @@
+//! The one task that drives one session: mail, reads, writes and deadlines in one poll.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::mailbox::{Mail, Mailbox, Reply};
+use super::websocket::{End, Event, WebSocket};
+use super::{Handler, Link, Registration};
+use crate::config::Config;
+use crate::error::CloseReason;
+use crate::handshake::Transport;
+use crate::session::{Action, Input, Session};
+
+/// How long the connection under a WebSocket handshake may take to switch over.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct Driver<H: Handler> {
+    session: Session,
+    handler: H,
+    mailbox: Arc<Mailbox<H::Mail>>,
+    websocket: Option<Box<WebSocket>>,
+    candidate: Option<Box<WebSocket>>,
+    requests: Option<Box<Requests>>,
+    /// Keeps the session in the server's table and counts.
+    registration: Registration<H::Mail>,
+    config: Arc<Config>,
+    /// What this session last added to the server's count of waiting bytes.
+    counted_bytes: usize,
+    closed: Option<CloseReason>,
+}
+
+/// Reply slots of polling requests, which a WebSocket never needs.
+#[derive(Default)]
+struct Requests {
+    poll: Option<oneshot::Sender<Reply>>,
+    /// A poll that arrived beside a waiting one.
+    second_poll: Option<oneshot::Sender<Reply>>,
+    post: Option<oneshot::Sender<Reply>>,
+    second_post: Option<oneshot::Sender<Reply>>,
+    /// A POST whose packets were processed, to be answered when the handler can take more.
+    accepted: Option<oneshot::Sender<Reply>>,
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Runs a session whose WebSocket is still being switched over from HTTP.
+pub(super) async fn run_websocket<H: Handler>(mut driver: Box<Driver<H>>, switch: OnUpgrade) {
+    match tokio::time::timeout(SWITCH_TIMEOUT, switch).await {
+        Ok(Ok(upgraded)) => {
+            driver.websocket = Some(Box::new(WebSocket::new(upgraded, driver.config.max_payload_bytes)));
+            run(driver).await;
+        }
+        Ok(Err(_)) | Err(_) => {
+            driver.session.handle(Input::WebSocketEnded { close_frame: false }, now());
+            run(driver).await;
+        }
+    }
+}
+
+/// Runs a session to its end; this task alone owns it and its sockets.
+pub(super) async fn run<H: Handler>(mut driver: Box<Driver<H>>) {
+    {
+        let first = driver.deadline().unwrap_or_else(now);
+        let mut sleep = pin!(tokio::time::sleep_until(first.into()));
+        let mut armed = first;
+        poll_fn(|cx| driver.poll(cx, sleep.as_mut(), &mut armed)).await;
+    }
+    // The rest happens once, so it is boxed to keep the task of a living session small.
+    Box::pin(driver.finish()).await;
+}
+
+impl<H: Handler> Driver<H> {
+    pub(super) fn new(
+        session: Session,
+        handler: H,
+        mailbox: Arc<Mailbox<H::Mail>>,
+        registration: Registration<H::Mail>,
+        config: Arc<Config>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            session,
+            handler,
+            mailbox,
+            websocket: None,
+            candidate: None,
+            requests: None,
+            registration,
+            config,
+            counted_bytes: 0,
+            closed: None,
+        })
+    }
+
+    /// Keeps the reply slot of the handshake, which counts as the first poll.
+    pub(super) fn first_poll(&mut self, reply: oneshot::Sender<Reply>) {
+        self.requests().poll = Some(reply);
+    }
+
+    fn requests(&mut self) -> &mut Requests {
+        self.requests.get_or_insert_default()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match (self.session.poll_timeout(), self.handler.poll_timeout()) {
+            (Some(session), Some(handler)) => Some(session.min(handler)),
+            (session, handler) => session.or(handler),
+        }
+    }
+
+    /// One turn: everything that can be done without waiting. Ready when the session is over.
+    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, armed: &mut Instant) -> Poll<()> {
+        loop {
+            let now = now();
+            self.take_mail(now);
+            self.read(cx, now);
+            self.read_candidate(cx, now);
+            self.poll_handler(cx, now);
+            self.poll_requests(cx, now);
+            if self.session.poll_timeout().is_some_and(|due| now >= due) {
+                self.session.handle(Input::Timeout, now);
+            }
+            self.perform(now);
+            self.write(cx, now);
+            let Some(deadline) = self.deadline().filter(|_| self.closed.is_none()) else {
+                return Poll::Ready(());
+            };
+            if !self.set_alarm(cx, sleep.as_mut(), armed, deadline) && self.mailbox.park(cx) {
+                self.count_bytes();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Waits for the deadline; true where it has come. The timer is touched only to ring earlier than it is set, or
+    /// when it rang too early: most deadlines are put off by every pong and never come.
+    fn set_alarm(
+        &self,
+        cx: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+        armed: &mut Instant,
+        deadline: Instant,
+    ) -> bool {
+        if deadline < *armed {
+            *armed = deadline;
+            sleep.as_mut().reset(deadline.into());
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if deadline <= now() {
+                return true;
+            }
+            *armed = deadline;
+            sleep.as_mut().reset(deadline.into());
+        }
+        false
+    }
+
+    fn take_mail(&mut self, now: Instant) {
+        let taken = self.mailbox.take();
+        if taken.overflowed {
+            self.session.handle(Input::Overflowed, now);
+            self.perform(now);
+            return;
+        }
+        let mut mails = taken.mails;
+        if mails.is_empty() {
+            if mails.capacity() > 0 {
+                self.mailbox.give_back(mails);
+            }
+            return;
+        }
+        for mail in mails.drain(..) {
+            match mail {
+                Mail::Send(frame) => self.session.handle(Input::Send(frame), now),
+                Mail::SendVolatile(frame) => self.session.handle(Input::SendVolatile(frame), now),
+                Mail::Application(mail) => self.handler.on_mail(mail, &mut Link::new(&mut self.session, now)),
+                Mail::Poll(reply) => {
+                    let requests = self.requests();
+                    if requests.poll.is_none() {
+                        requests.poll = Some(reply)
+                    } else {
+                        requests.second_poll = Some(reply)
+                    }
+                    self.session.handle(Input::PollArrived, now);
+                    self.perform(now);
+                }
+                Mail::Post(reply, body) => {
+                    let requests = self.requests();
+                    if requests.post.is_none() {
+                        requests.post = Some(reply)
+                    } else {
+                        requests.second_post = Some(reply)
+                    }
+                    self.session.handle(Input::PostArrived, now);
+                    self.perform(now);
+                    if let Some(body) = body
+                        && self.requests().post.is_some()
+                    {
+                        self.session.handle(Input::PostReceived(body), now);
+                        self.perform(now);
+                    }
+                }
+                Mail::PostBody(body) => {
+                    if self.requests().post.is_some() {
+                        match body {
+                            Ok(body) => self.session.handle(Input::PostReceived(body), now),
+                            Err(drop) => {
+                                self.requests().post = None; // the shell has answered it
+                                self.session.handle(Input::PostDropped(drop), now);
+                            }
+                        }
+                        self.perform(now);
+                    }
+                }
+                Mail::Candidate(websocket) => {
+                    if let Some(second) = self.candidate.take() {
+                        // The session keeps the first; this one leaves by the same door as a refused one.
+                        tokio::spawn(websocket.finish(None));
+                        self.candidate = Some(second);
+                    } else {
+                        self.candidate = Some(websocket);
+                        self.session.handle(Input::CandidateArrived, now);
+                        self.perform(now);
+                    }
+                }
+                Mail::Close => self.session.handle(Input::Close, now),
+            }
+        }
+        self.mailbox.give_back(mails);
+    }
+
+    /// Carries out what the session orders.
+    fn perform(&mut self, now: Instant) {
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Deliver(message) => {
+                    self.handler.on_message(message, &mut Link::new(&mut self.session, now));
+                }
+                Action::RoundTrip(time) => self.handler.on_round_trip(time),
+                Action::AnswerPoll(payload) => answer(&mut self.requests().poll, Reply::Payload(payload)),
+                Action::RefusePoll(refusal) => {
+                    let requests = self.requests();
+                    let slot =
+                        if requests.second_poll.is_some() { &mut requests.second_poll } else { &mut requests.poll };
+                    answer(slot, Reply::Refused(refusal));
+                }
+                Action::AcceptPost => {
+                    let requests = self.requests();
+                    requests.accepted = requests.post.take();
+                }
+                Action::RefusePost(refusal) => {
+                    let requests = self.requests();
+                    let slot =
+                        if requests.second_post.is_some() { &mut requests.second_post } else { &mut requests.post };
+                    answer(slot, Reply::Refused(refusal));
+                }
+                Action::AbortPost => answer(&mut self.requests().post, Reply::Reset),
+                Action::DropCandidate => {
+                    if let Some(candidate) = self.candidate.take() {
+                        tokio::spawn(candidate.finish(None));
+                    }
+                }
+                Action::WriteCandidate(frame) => {
+                    if let Some(candidate) = &mut self.candidate {
+                        candidate.write_soon(frame);
+                    }
+                }
+                Action::SwitchTransport => {
+                    self.websocket = self.candidate.take();
+                    self.registration.switch(Transport::WebSocket);
+                }
+                Action::Closed(reason) => self.closed = Some(reason),
+            }
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Some(mut websocket) = self.websocket.take() else { return };
+        while self.closed.is_none() && self.handler.is_ready() {
+            let read = websocket.poll_read(cx, |event| {
+                match event {
+                    Event::Frame(frame) => {
+                        self.session.handle(Input::Frame(frame), now);
+                        self.perform(now);
+                    }
+                    Event::Control(frame) => {
+                        if let Some(outbox) = self.session.outbox() {
+                            outbox.push_control(frame);
+                        }
+                    }
+                }
+                self.closed.is_none() && self.handler.is_ready()
+            });
+            match read {
+                Poll::Pending => break,
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(end)) => {
+                    self.session.handle(ended(end), now);
+                    self.perform(now);
+                    break;
+                }
+            }
+        }
+        self.websocket = Some(websocket);
+    }
+
+    fn read_candidate(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Some(mut candidate) = self.candidate.take() else { return };
+        let mut frames = Vec::new();
+        let read = candidate.poll_read(cx, |event| {
+            if let Event::Frame(frame) = event {
+                frames.push(frame);
+            }
+            true
+        });
+        self.candidate = Some(candidate);
+        for frame in frames {
+            // The first frame may make the candidate the transport; those behind it are the session's.
+            let input = if self.candidate.is_some() { Input::CandidateFrame(frame) } else { Input::Frame(frame) };
+            self.session.handle(input, now);
+            self.perform(now);
+        }
+        if let Poll::Ready(Some(end)) = read {
+            if self.candidate.take().is_some() {
+                self.session.handle(Input::CandidateLost, now);
+            } else {
+                self.session.handle(ended(end), now);
+            }
+            self.perform(now);
+        }
+        if self.candidate.is_none() && self.websocket.is_some() {
+            self.read(cx, now); // registers the new transport with this task
+        }
+        if let Some(candidate) = &mut self.candidate
+            && let Poll::Ready(Err(_broken)) = candidate.poll_probe(cx)
+        {
+            self.candidate = None;
+            self.session.handle(Input::CandidateLost, now);
+        }
+    }
+
+    fn poll_handler(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut link = Link::new(&mut self.session, now);
+        if self.handler.poll_timeout().is_some_and(|due| now >= due) {
+            self.handler.on_timeout(&mut link);
+        }
+        let was_ready = self.handler.is_ready();
+        self.handler.poll(cx, &mut link);
+        self.perform(now);
+        if !was_ready && self.handler.is_ready() {
+            cx.waker().wake_by_ref(); // reading was suspended; go on with it
+        }
+    }
+
+    /// Answers a processed POST when the handler keeps up, and notices a poll that its client gave up.
+    fn poll_requests(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Some(requests) = &mut self.requests else { return };
+        if requests.accepted.is_some() && (self.handler.is_ready() || self.closed.is_some()) {
+            answer(&mut requests.accepted, Reply::Accepted);
+        }
+        if let Some(poll) = &mut requests.poll
+            && poll.poll_closed(cx).is_ready()
+        {
+            requests.poll = None;
+            self.session.handle(Input::PollAborted, now);
+            self.perform(now);
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if let (Some(websocket), Some(outbox)) = (&mut self.websocket, self.session.outbox())
+            && let Poll::Ready(Err(_broken)) = websocket.poll_write(cx, outbox)
+        {
+            self.session.handle(Input::WebSocketFailed, now);
+            self.perform(now);
+        }
+    }
+
+    /// Keeps the server's count of waiting bytes true, without touching it while nothing waits.
+    fn count_bytes(&mut self) {
+        let bytes = self.session.buffered_bytes();
+        if bytes != self.counted_bytes {
+            let total = &self.registration.stats().queued_bytes;
+            total.fetch_add(bytes.wrapping_sub(self.counted_bytes), Relaxed);
+            self.counted_bytes = bytes;
+        }
+    }
+
+    /// Tells the application, lets the sockets go, and waits for both.
+    async fn finish(mut self: Box<Self>) {
+        let reason = self.closed.unwrap_or(CloseReason::TransportError);
+        self.registration.remove();
+        self.mailbox.close();
+        if let Some(requests) = &mut self.requests {
+            answer(&mut requests.accepted, Reply::Accepted);
+        }
+        self.requests = None;
+        self.handler.on_close(reason);
+        let candidate = self.candidate.take();
+        let websocket = self.websocket.take();
+        let outbox = self.session.take_outbox();
+        let counted = std::mem::take(&mut self.counted_bytes);
+        self.registration.stats().queued_bytes.fetch_sub(counted, Relaxed);
+        tokio::join!(
+            async {
+                if let Some(websocket) = websocket {
+                    websocket.finish(Some(outbox)).await;
+                }
+            },
+            async {
+                if let Some(candidate) = candidate {
+                    candidate.finish(None).await;
+                }
+            },
+            poll_fn(|cx| self.handler.poll_finished(cx)),
+        );
+    }
+}
+
+fn ended(end: End) -> Input {
+    match end {
+        End::CloseFrame => Input::WebSocketEnded { close_frame: true },
+        End::Lost => Input::WebSocketEnded { close_frame: false },
+        End::Failed => Input::WebSocketFailed,
+    }
+}
+
+/// Fills a reply slot. Where the client has left meanwhile, the answer has nowhere to go.
+fn answer(slot: &mut Option<oneshot::Sender<Reply>>, reply: Reply) {
+    if let Some(slot) = slot.take() {
+        let _client_left = slot.send(reply);
+    }
+}

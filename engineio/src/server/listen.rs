@@ -1,0 +1,128 @@
+//! Serving HTTP/1.1 with upgrades over a listener, within limits.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use super::{Body, Reset};
+
+/// Limits on HTTP connections, for [`serve`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most HTTP connections at once; one beyond is closed without an answer. WebSockets do not count: they have left
+    /// HTTP, and [`Config::max_sessions`](crate::Config) bounds them. Default: 100,000.
+    pub max_connections: usize,
+    /// How long a client may take to send a request's header, and how long a connection may stay without a request.
+    /// Default: 30 s.
+    pub header_timeout: Duration,
+    /// Most bytes of a request's header. Default: 16 KiB. At least 8 KiB.
+    pub max_header_bytes: usize,
+    /// How long requests in progress may take once the shutdown has begun. Default: 10 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 100_000,
+            header_timeout: Duration::from_secs(30),
+            max_header_bytes: 16 * 1024,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves until `shutdown` is ready, then lets requests in progress finish within
+/// [`Limits::shutdown_timeout`].
+///
+/// A [`Reset`] from the service breaks the connection off without an answer. Failing to accept (too many open files,
+/// say) is logged and tried again; it never ends the server.
+pub async fn serve<S, F>(listener: TcpListener, limits: Limits, service: S, shutdown: impl Future<Output = ()>)
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<Body>, Reset>> + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES));
+    let (stop, stopped) = watch::channel(());
+    let max = u32::try_from(limits.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+    let places = Arc::new(Semaphore::new(max as usize));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue; // dropping the stream closes it
+        };
+        // Packets are small and urgent. Where the option cannot be set the connection is lost anyway.
+        let _lost = stream.set_nodelay(true);
+        let service = service.clone();
+        let connection = http
+            .serve_connection(TokioIo::new(stream), service_fn(move |request| service(request, peer)))
+            .with_upgrades();
+        let mut stopped = stopped.clone();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            // An error is the peer's doing (a reset, a header too large or too late) or our own `Reset`.
+            let ended = tokio::select! {
+                biased;
+                ended = &mut connection => Some(ended),
+                _ = stopped.changed() => None,
+            };
+            if ended.is_none() {
+                connection.as_mut().graceful_shutdown();
+                let _ended = connection.await;
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    drop(stop);
+    // All places are free again when the last connection has ended.
+    let _late = tokio::time::timeout(limits.shutdown_timeout, places.acquire_many(max)).await;
+}
+
+/// The least that hyper allows.
+const MIN_BUFFER_BYTES: usize = 8 * 1024;
+
+/// Errors of one connection are passed over; others (no file descriptors, no memory) are given time to end.
+async fn pause_after(error: &io::Error) {
+    let of_one_connection =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
+    if !of_one_connection.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept connections for the moment: raise the limit of open files, or lower the number of clients");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl From<Infallible> for Reset {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}

@@ -1,0 +1,219 @@
+//! GET and POST of long-polling: bodies within limits, requests turned into mail, replies into answers.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tokio::sync::oneshot;
+
+use super::mailbox::{Mail, Mailbox, Reply};
+use super::{Body, Reset, empty};
+use crate::config::Config;
+use crate::error::RequestError;
+use crate::session::{PostDrop, Refusal};
+
+/// Waits for packets of the session.
+pub(super) async fn poll<M>(mailbox: Arc<Mailbox<M>>) -> Result<Response<Body>, Reset> {
+    let (reply, answered) = oneshot::channel();
+    match mailbox.push(Mail::Poll(reply), 0) {
+        Ok(()) => answer(answered).await,
+        Err(_gone) => Ok(request_error(RequestError::UnknownSid)),
+    }
+}
+
+/// Reads packets for the session.
+pub(super) async fn post<M, B>(
+    mailbox: Arc<Mailbox<M>>,
+    headers: &HeaderMap,
+    mut body: B,
+    config: &Config,
+) -> Result<Response<Body>, Reset>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let binary = headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
+    let mut reading = Reading { buffer: BytesMut::new(), max: config.max_payload_bytes, excess: 0 };
+    let (reply, mut answered) = oneshot::channel();
+
+    // Most bodies come with their header: then the session hears of the request once, when it is complete.
+    let first = poll_fn(|cx| Poll::Ready(reading.poll(cx, &mut body))).await;
+    let mut guard = match (first, binary) {
+        (Poll::Ready(Ok(text)), false) => {
+            return match mailbox.push(Mail::Post(reply, Some(text)), 0) {
+                Ok(()) => answer(answered).await,
+                Err(_gone) => Ok(request_error(RequestError::UnknownSid)),
+            };
+        }
+        (first, _) => {
+            if mailbox.push(Mail::Post(reply, None), 0).is_err() {
+                return Ok(request_error(RequestError::UnknownSid));
+            }
+            let guard = PostGuard { mailbox: Some(mailbox) };
+            if binary {
+                // Answered at once, whatever is still to come (CVE-2026-59725: it never was).
+                guard.end(Err(PostDrop::Binary));
+                return Ok(empty(StatusCode::BAD_REQUEST));
+            }
+            match first {
+                Poll::Pending => guard,
+                Poll::Ready(result) => return finish(guard, result, answered).await,
+            }
+        }
+    };
+    let complete = tokio::select! {
+        biased;
+        early = &mut answered => {
+            // The session refused the request, or is over: the rest of the body does not matter.
+            guard.mailbox = None;
+            return early.map_or_else(|_| Ok(request_error(RequestError::UnknownSid)), respond);
+        }
+        complete = tokio::time::timeout(config.body_timeout, poll_fn(|cx| reading.poll(cx, &mut body))) => complete,
+    };
+    match complete {
+        Ok(result) => finish(guard, result, answered).await,
+        Err(_late) => {
+            guard.end(Err(PostDrop::Aborted));
+            let mut response = empty(StatusCode::REQUEST_TIMEOUT);
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Ok(response)
+        }
+    }
+}
+
+async fn finish<M>(
+    guard: PostGuard<M>,
+    body: Result<ByteString, BodyError>,
+    answered: oneshot::Receiver<Reply>,
+) -> Result<Response<Body>, Reset> {
+    match body {
+        Ok(text) => {
+            guard.end(Ok(text));
+            answer(answered).await
+        }
+        Err(BodyError::TooLarge) => {
+            guard.end(Err(PostDrop::TooLarge));
+            Ok(empty(StatusCode::PAYLOAD_TOO_LARGE))
+        }
+        Err(BodyError::Lost) => {
+            guard.end(Err(PostDrop::Aborted));
+            Err(Reset)
+        }
+    }
+}
+
+/// Turns the session's reply into an answer.
+pub(super) async fn answer(answered: oneshot::Receiver<Reply>) -> Result<Response<Body>, Reset> {
+    match answered.await {
+        Ok(reply) => respond(reply),
+        Err(_session_ended) => Ok(request_error(RequestError::UnknownSid)),
+    }
+}
+
+fn respond(reply: Reply) -> Result<Response<Body>, Reset> {
+    Ok(match reply {
+        Reply::Payload(payload) => ok(payload.into(), "text/plain; charset=UTF-8"),
+        Reply::Accepted => ok(Bytes::from_static(b"ok"), "text/html"),
+        Reply::Refused(Refusal::Empty) => empty(StatusCode::BAD_REQUEST),
+        Reply::Refused(Refusal::TooLarge) => empty(StatusCode::PAYLOAD_TOO_LARGE),
+        Reply::Refused(Refusal::Request(error)) => request_error(error),
+        Reply::Reset => return Err(Reset),
+    })
+}
+
+fn ok(body: Bytes, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Answers with the error's status and JSON body.
+pub(super) fn request_error(error: RequestError) -> Response<Body> {
+    let mut response = Response::new(Body::from(error.body()));
+    // Every status of the mapping is a valid one.
+    *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Tells the session that a POST ended early, also when hyper drops the request since its client left.
+struct PostGuard<M> {
+    mailbox: Option<Arc<Mailbox<M>>>,
+}
+
+impl<M> PostGuard<M> {
+    fn end(mut self, body: Result<ByteString, PostDrop>) {
+        self.tell(body);
+    }
+
+    fn tell(&mut self, body: Result<ByteString, PostDrop>) {
+        if let Some(mailbox) = self.mailbox.take() {
+            // Where the session is over there is nobody to be told.
+            let _ended = mailbox.push(Mail::PostBody(body), 0);
+        }
+    }
+}
+
+impl<M> Drop for PostGuard<M> {
+    fn drop(&mut self) {
+        self.tell(Err(PostDrop::Aborted));
+    }
+}
+
+/// A body on its way in, counted while it streams.
+struct Reading {
+    buffer: BytesMut,
+    max: usize,
+    /// Bytes read and thrown away since the body turned out too large.
+    excess: usize,
+}
+
+enum BodyError {
+    TooLarge,
+    Lost,
+}
+
+/// How much of a body that is too large is read and thrown away, as a multiple of the limit, so that its sender gets
+/// to read the answer; after that the connection is closed under it.
+const EXCESS_FACTOR: usize = 8;
+
+impl Reading {
+    fn poll<B>(&mut self, cx: &mut std::task::Context<'_>, body: &mut B) -> Poll<Result<ByteString, BodyError>>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            match std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers carry nothing for us.
+                    let Ok(mut data) = frame.into_data() else { continue };
+                    if self.excess > 0 || self.buffer.len() + data.len() > self.max {
+                        self.buffer = BytesMut::new();
+                        self.excess += data.len();
+                        data.advance(data.len());
+                        if self.excess > self.max.saturating_mul(EXCESS_FACTOR) {
+                            return Poll::Ready(Err(BodyError::TooLarge));
+                        }
+                    } else if self.buffer.is_empty() && body.is_end_stream() {
+                        return Poll::Ready(Ok(text(data)));
+                    } else {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Err(BodyError::Lost)),
+                None if self.excess > 0 => return Poll::Ready(Err(BodyError::TooLarge)),
+                None => return Poll::Ready(Ok(text(std::mem::take(&mut self.buffer).freeze()))),
+            }
+        }
+    }
+}
+
+/// Bytes that are no UTF-8 become text that is no payload either: replacement characters, as Node.js reads them.
+fn text(bytes: Bytes) -> ByteString {
+    ByteString::try_from(bytes.clone()).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into())
+}

@@ -1,0 +1,160 @@
+//! Which sessions are open: the table from sid to mailbox, and the server's counts.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxBuildHasher;
+use tokio::sync::Notify;
+
+use super::mailbox::Mailbox;
+use crate::error::RequestError;
+use crate::handshake::{Sid, Transport};
+
+/// Counts of a server, cheap to read at any time.
+#[derive(Debug, Default)]
+pub struct Stats {
+    polling: AtomicUsize,
+    websocket: AtomicUsize,
+    pub(super) queued_bytes: AtomicUsize,
+    refusals: [AtomicU64; 6],
+    overloads: AtomicU64,
+}
+
+impl Stats {
+    /// Returns how many open sessions use this transport now.
+    pub fn sessions(&self, transport: Transport) -> usize {
+        self.count(transport).load(Relaxed)
+    }
+
+    /// Returns how many bytes wait for clients that are behind, in all sessions together.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Relaxed)
+    }
+
+    /// Returns how many requests were refused for this reason.
+    pub fn refusals(&self, error: RequestError) -> u64 {
+        self.refusals[usize::from(error.code())].load(Relaxed)
+    }
+
+    /// Returns how many handshakes were refused since the server was full or closing.
+    pub fn overloads(&self) -> u64 {
+        self.overloads.load(Relaxed)
+    }
+
+    fn count(&self, transport: Transport) -> &AtomicUsize {
+        match transport {
+            Transport::Polling => &self.polling,
+            Transport::WebSocket => &self.websocket,
+        }
+    }
+
+    pub(super) fn count_refusal(&self, error: RequestError) {
+        self.refusals[usize::from(error.code())].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_overload(&self) {
+        self.overloads.fetch_add(1, Relaxed);
+    }
+}
+
+// Keys are random: drawn by us, and looked up but never inserted by clients.
+type Shard<M> = HashMap<Sid, Arc<Mailbox<M>>, FxBuildHasher>;
+
+pub(super) struct Table<M> {
+    shards: Box<[Mutex<Shard<M>>]>,
+    len: AtomicUsize,
+    max: usize,
+    stats: Stats,
+    emptied: Notify,
+}
+
+const SHARDS: usize = 64;
+
+impl<M> Table<M> {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Arc::new(Self { shards, len: AtomicUsize::new(0), max, stats: Stats::default(), emptied: Notify::new() })
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn shard(&self, sid: &Sid) -> MutexGuard<'_, Shard<M>> {
+        let first = sid.expose().bytes().next().unwrap_or_default();
+        let shard = &self.shards[usize::from(first) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn find(&self, sid: &Sid) -> Option<Arc<Mailbox<M>>> {
+        self.shard(sid).get(sid).cloned()
+    }
+
+    /// Adds a session; `None` where the table is full.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        sid: Sid,
+        mailbox: &Arc<Mailbox<M>>,
+        transport: Transport,
+    ) -> Option<Registration<M>> {
+        self.len.fetch_update(AcqRel, Acquire, |len| (len < self.max).then_some(len + 1)).ok()?;
+        self.stats.count(transport).fetch_add(1, Relaxed);
+        self.shard(&sid).insert(sid, Arc::clone(mailbox));
+        Some(Registration { table: Arc::clone(self), sid, transport, removed: false })
+    }
+
+    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox<M>>> {
+        let shards = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        shards.flat_map(|shard| shard.values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Waits until no session is left.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len.load(Acquire) == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+/// A session's place in the table, given up at the end or when dropped.
+pub(super) struct Registration<M> {
+    table: Arc<Table<M>>,
+    sid: Sid,
+    transport: Transport,
+    removed: bool,
+}
+
+impl<M> Registration<M> {
+    pub(super) fn stats(&self) -> &Stats {
+        &self.table.stats
+    }
+
+    /// Counts the session for another transport from now on.
+    pub(super) fn switch(&mut self, transport: Transport) {
+        self.table.stats.count(self.transport).fetch_sub(1, Relaxed);
+        self.table.stats.count(transport).fetch_add(1, Relaxed);
+        self.transport = transport;
+    }
+
+    pub(super) fn remove(&mut self) {
+        if !std::mem::replace(&mut self.removed, true) {
+            self.table.shard(&self.sid).remove(&self.sid);
+            self.table.stats.count(self.transport).fetch_sub(1, Relaxed);
+            if self.table.len.fetch_sub(1, AcqRel) == 1 {
+                self.table.emptied.notify_waiters();
+            }
+        }
+    }
+}
+
+impl<M> Drop for Registration<M> {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}

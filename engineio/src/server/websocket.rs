@@ -1,0 +1,318 @@
+//! Reading a WebSocket through tungstenite, writing finished frames past it.
+//!
+//! Bytes are read into a buffer of the worker thread and fed to tungstenite from there, so an idle connection holds
+//! no read buffer to speak of; frames of the outbox go out with vectored writes as they are.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tungstenite::Message;
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+use crate::frame::Frame;
+use crate::session::{Outbox, WsFrame};
+
+/// The transport under a WebSocket: TCP without detours, anything else (TLS, in-memory) through hyper's box.
+enum Stream {
+    Tcp(TcpStream),
+    Other(Box<TokioIo<Upgraded>>),
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Other(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Writes, says that nothing follows, and waits for the peer to say the same: closing a socket with unread input
+    /// would reset it and could cost the peer our last frames.
+    async fn finish(&mut self, last: &[u8]) -> io::Result<()> {
+        let mut discarded = [0; 1024];
+        match self {
+            Self::Tcp(stream) => {
+                stream.write_all(last).await?;
+                stream.shutdown().await?;
+                while stream.read(&mut discarded).await? > 0 {}
+            }
+            Self::Other(stream) => {
+                stream.write_all(last).await?;
+                stream.shutdown().await?;
+                while stream.read(&mut discarded).await? > 0 {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A close frame came.
+    CloseFrame,
+    /// The connection ended without one.
+    Lost,
+    /// The peer broke the rules.
+    Failed,
+}
+
+pub(super) struct WebSocket {
+    stream: Stream,
+    context: WebSocketContext,
+    /// What hyper had read past the handshake.
+    rewind: Bytes,
+    /// Frames of an upgrade, which leave before the session's own.
+    probe: Option<Box<Outbox>>,
+    /// The close frame that is due: an empty one, unless the peer asked for another or broke the rules.
+    close_frame: CloseFrame,
+}
+
+#[derive(Clone, Copy)]
+enum CloseFrame {
+    Empty,
+    Code(u16),
+}
+
+impl WebSocket {
+    pub(super) fn new(upgraded: Upgraded, max_message_bytes: usize) -> Self {
+        let (stream, rewind) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => (Stream::Tcp(parts.io.into_inner()), parts.read_buf),
+            Err(upgraded) => (Stream::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_CHUNK)
+            .write_buffer_size(0)
+            .max_write_buffer_size(MAX_CONTROL_BYTES)
+            .max_message_size(Some(max_message_bytes))
+            .max_frame_size(Some(max_message_bytes));
+        Self {
+            stream,
+            context: WebSocketContext::new(Role::Server, Some(config)),
+            rewind,
+            probe: None,
+            close_frame: CloseFrame::Empty,
+        }
+    }
+
+    /// Reads what there is and hands each message, and each control frame that is due, to `on_event`, which answers
+    /// false to stop. Ready with `None` where it was stopped.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut on_event: impl FnMut(Event) -> bool,
+    ) -> Poll<Option<End>> {
+        if !self.rewind.is_empty() {
+            let input = std::mem::take(&mut self.rewind);
+            match self.feed(&input, &mut on_event) {
+                Fed::All => {}
+                Fed::Stopped => return Poll::Ready(None),
+                Fed::Ended(end) => return Poll::Ready(Some(end)),
+            }
+        }
+        let mut scratch = Scratch::take();
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch.0);
+            if let Err(_lost) = ready!(self.stream.poll_read(cx, &mut buf)) {
+                return Poll::Ready(Some(End::Lost));
+            }
+            if buf.filled().is_empty() {
+                return Poll::Ready(Some(End::Lost));
+            }
+            let input = buf.filled();
+            match self.feed(input, &mut on_event) {
+                Fed::All => {}
+                Fed::Stopped => return Poll::Ready(None),
+                Fed::Ended(end) => return Poll::Ready(Some(end)),
+            }
+        }
+    }
+
+    /// Runs tungstenite over a piece of input. A stop takes effect after the piece, so that nothing read is kept.
+    fn feed(&mut self, input: &[u8], on_event: &mut impl FnMut(Event) -> bool) -> Fed {
+        let mut pipe = Pipe { input, output: Vec::new() };
+        let mut go_on = true;
+        loop {
+            let result = self.context.read(&mut pipe);
+            if !pipe.output.is_empty() {
+                let pong = Frame::control(std::mem::take(&mut pipe.output).into());
+                go_on &= on_event(Event::Control(pong));
+            }
+            match result {
+                Ok(Message::Text(text)) => match ByteString::try_from(Bytes::from(text)) {
+                    Ok(text) => go_on &= on_event(Event::Frame(WsFrame::Text(text))),
+                    Err(_) => return self.fail(NOT_UTF8),
+                },
+                Ok(Message::Binary(bytes)) => go_on &= on_event(Event::Frame(WsFrame::Binary(bytes))),
+                Ok(Message::Close(frame)) => {
+                    self.close_frame = frame.map_or(CloseFrame::Empty, |frame| CloseFrame::Code(frame.code.into()));
+                    return Fed::Ended(End::CloseFrame);
+                }
+                // A ping of WebSocket is answered by tungstenite and, as in engine.io, no sign of life for the session.
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return if go_on { Fed::All } else { Fed::Stopped };
+                }
+                Err(tungstenite::Error::Capacity(_)) => return self.fail(TOO_BIG),
+                Err(tungstenite::Error::Utf8(_)) => return self.fail(NOT_UTF8),
+                Err(_protocol) => return self.fail(PROTOCOL_ERROR),
+            }
+        }
+    }
+
+    fn fail(&mut self, code: u16) -> Fed {
+        self.close_frame = CloseFrame::Code(code);
+        Fed::Ended(End::Failed)
+    }
+
+    /// Queues a frame of the upgrade. A client that reads none of the answers to its probes gets no more of them.
+    pub(super) fn write_soon(&mut self, frame: Frame) {
+        let probe = self.probe.get_or_insert_with(|| Box::new(Outbox::new(MAX_PROBE_BYTES)));
+        let _unread = probe.push(frame);
+    }
+
+    /// Writes frames of the upgrade.
+    pub(super) fn poll_probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(mut probe) = self.probe.take() {
+            let written = self.poll_outbox(cx, &mut probe);
+            if written.is_pending() {
+                self.probe = Some(probe);
+            }
+            return written;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what waits, as much as the socket takes.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
+        ready!(self.poll_probe(cx))?;
+        self.poll_outbox(cx, outbox)
+    }
+
+    fn poll_outbox(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = outbox.slices(&mut slices);
+            let written = ready!(self.stream.poll_write(cx, &slices[..filled]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            outbox.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the connection: writes what waits and a close frame, then waits for the peer's end, all within bounds.
+    ///
+    /// A failure leaves nothing to be done: the connection is gone either way.
+    pub(super) async fn finish(mut self: Box<Self>, mut outbox: Option<Outbox>) {
+        let close: Vec<u8> = match self.close_frame {
+            CloseFrame::Empty => vec![0x88, 0],
+            CloseFrame::Code(code) => {
+                let [high, low] = code.to_be_bytes();
+                vec![0x88, 2, high, low]
+            }
+        };
+        let closing = async {
+            if let Some(outbox) = &mut outbox {
+                std::future::poll_fn(|cx| self.poll_write(cx, outbox)).await?;
+            }
+            self.stream.finish(&close).await
+        };
+        let _gone_either_way = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+    }
+}
+
+/// What a read brings.
+pub(super) enum Event {
+    Frame(WsFrame),
+    /// A control frame to be written.
+    Control(Frame),
+}
+
+enum Fed {
+    All,
+    Stopped,
+    Ended(End),
+}
+
+/// What tungstenite asks its buffer for at a time. It copies from memory here, so this costs no system calls; a
+/// connection keeps a buffer of this size.
+const READ_CHUNK: usize = 512;
+/// Tungstenite itself writes pongs and close frames only, at most 131 bytes each.
+const MAX_CONTROL_BYTES: usize = 1024;
+/// Answers to probes that may wait on a WebSocket that is no transport yet.
+const MAX_PROBE_BYTES: usize = 64;
+/// Frames in one vectored write.
+const SLICES: usize = 64;
+/// How long a WebSocket that is being closed may take to read its last frames and say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+// Close codes of RFC 6455, section 7.4.1.
+const PROTOCOL_ERROR: u16 = 1002;
+const NOT_UTF8: u16 = 1007;
+const TOO_BIG: u16 = 1009;
+
+/// Memory on both sides of tungstenite: it reads a piece of input and then would block.
+struct Pipe<'a> {
+    input: &'a [u8],
+    output: Vec<u8>,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Read::read(&mut self.input, buf)
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Write::write(&mut self.output, buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The read buffer of this thread, on loan; connections share it since a poll never gives way half-way.
+struct Scratch(Vec<u8>);
+
+impl Scratch {
+    const BYTES: usize = 32 * 1024;
+
+    fn take() -> Self {
+        let mut buffer = SCRATCH.take();
+        buffer.resize(Self::BYTES, 0); // allocates and fills once per thread
+        Self(buffer)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
+    }
+}

@@ -1,0 +1,225 @@
+//! What waits to be sent to one client: a byte budget, one order, two ways out.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::frame::{Frame, FrameKind};
+use crate::payload;
+
+/// Frames that wait for the transport, within a byte budget.
+///
+/// A WebSocket takes them as slices, many in one vectored write; a poll takes them as one payload.
+#[derive(Debug)]
+pub struct Outbox {
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that have been written.
+    written: usize,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+/// The budget is spent: the frame was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow;
+
+impl Outbox {
+    /// Starts empty, with a budget.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self { frames: VecDeque::new(), written: 0, bytes: 0, max_bytes }
+    }
+
+    /// Appends a frame.
+    ///
+    /// A frame larger than the whole budget is taken if nothing else waits, else it could never be sent.
+    pub(crate) fn push(&mut self, frame: Frame) -> Result<(), Overflow> {
+        let bytes = self.bytes + frame.wire_len();
+        if bytes > self.max_bytes && !self.frames.is_empty() {
+            return Err(Overflow);
+        }
+        self.bytes = bytes;
+        self.frames.push_back(frame);
+        Ok(())
+    }
+
+    /// Puts a control frame before everything that has not begun to be written, in place of one that waits already:
+    /// a peer that floods us with pings while it reads nothing costs one pong (RFC 6455, section 5.5.3).
+    pub fn push_control(&mut self, frame: Frame) {
+        let first_unwritten = usize::from(self.written > 0);
+        if let Some(waiting) = self.frames.get_mut(first_unwritten)
+            && waiting.kind() == FrameKind::Control
+        {
+            self.bytes = self.bytes - waiting.wire_len() + frame.wire_len();
+            *waiting = frame;
+        } else {
+            self.bytes += frame.wire_len();
+            self.frames.insert(first_unwritten, frame);
+        }
+    }
+
+    /// Tells whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Returns how many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Fills slices for one vectored write and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut skip = self.written;
+        let mut filled = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(&frame.wire()[skip..]);
+            skip = 0;
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Drops what a write has taken.
+    pub fn advance(&mut self, mut written: usize) {
+        written += self.written;
+        self.written = 0;
+        while let Some(first) = self.frames.front() {
+            let len = first.wire_len();
+            if written < len {
+                self.written = written;
+                break;
+            }
+            written -= len;
+            self.bytes -= len;
+            self.frames.pop_front();
+        }
+        self.shrink();
+    }
+
+    /// Takes frames for one polling body: as many as fit into `max_bytes`, but at least one.
+    pub(crate) fn take_payload(&mut self, max_bytes: usize) -> String {
+        let mut fitting = 0;
+        let mut len = 0;
+        for frame in &self.frames {
+            let more = len + payload::encoded_len(frame);
+            if fitting > 0 && more > max_bytes {
+                break;
+            }
+            len = more;
+            fitting += 1;
+        }
+        let mut body = String::with_capacity(len);
+        for frame in self.frames.drain(..fitting) {
+            self.bytes -= frame.wire_len();
+            payload::encode(&mut body, &frame);
+        }
+        self.shrink();
+        body
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.frames = VecDeque::new();
+        self.written = 0;
+        self.bytes = 0;
+    }
+
+    /// Gives memory back after a burst.
+    fn shrink(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
+            self.frames = VecDeque::new();
+        }
+    }
+}
+
+/// Queue slots that an idle connection may keep: a few bytes, which most connections never exceed.
+const KEPT_FRAMES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::packet::Message;
+
+    fn frame(text: &str) -> Frame {
+        Frame::message(&Message::Text(text.into()))
+    }
+
+    fn waiting(outbox: &Outbox) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 16];
+        let filled = outbox.slices(&mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn a_write_may_stop_anywhere() {
+        let mut outbox = Outbox::new(1000);
+        for text in ["ab", "", "cde"] {
+            outbox.push(frame(text)).unwrap();
+        }
+        let mut expected = b"\x81\x034ab\x81\x014\x81\x044cde".to_vec();
+        while !expected.is_empty() {
+            assert_eq!(waiting(&outbox), expected);
+            outbox.advance(1);
+            expected.remove(0);
+        }
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn the_budget_holds_except_for_a_single_frame() {
+        let mut outbox = Outbox::new(10);
+        assert_eq!(outbox.push(frame("longer than the budget")), Ok(()));
+        assert_eq!(outbox.push(frame("")), Err(Overflow));
+        outbox.advance(1000);
+        assert_eq!(outbox.push(frame("1234567")), Ok(()));
+        assert_eq!(outbox.push(frame("")), Err(Overflow));
+    }
+
+    #[test]
+    fn a_control_frame_waits_for_the_frame_in_progress_only() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(frame("a")).unwrap();
+        outbox.push(frame("b")).unwrap();
+        outbox.advance(1);
+        outbox.push_control(Frame::control(Bytes::from_static(b"P")));
+        assert_eq!(waiting(&outbox), b"\x024aP\x81\x024b");
+    }
+
+    #[test]
+    fn pongs_do_not_pile_up() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(frame("a")).unwrap();
+        for _ in 0..1000 {
+            outbox.push_control(Frame::control(Bytes::from_static(b"PONG")));
+        }
+        assert_eq!(waiting(&outbox), b"PONG\x81\x024a");
+        assert_eq!(outbox.bytes(), 8);
+        outbox.advance(2);
+        outbox.push_control(Frame::control(Bytes::from_static(b"pong")));
+        assert_eq!(waiting(&outbox), b"NGpong\x81\x024a");
+    }
+
+    #[test]
+    fn a_payload_is_cut_at_the_limit_but_never_empty() {
+        let mut outbox = Outbox::new(1000);
+        for text in ["aaaa", "bbbb", "c"] {
+            outbox.push(frame(text)).unwrap();
+        }
+        assert_eq!(outbox.take_payload(12), "4aaaa\x1e4bbbb");
+        assert_eq!(outbox.take_payload(1), "4c");
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn memory_of_a_burst_is_given_back() {
+        let mut outbox = Outbox::new(100_000);
+        for _ in 0..1000 {
+            outbox.push(frame("a")).unwrap();
+        }
+        outbox.advance(4000);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.frames.capacity(), 0);
+    }
+}

@@ -1,6 +1,6 @@
 //! A message encoded once, ready for a WebSocket and for a poll, shared by every recipient.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::packet::Message;
 
@@ -44,35 +44,32 @@ impl Frame {
     /// Encodes a message.
     pub fn message(message: &Message) -> Self {
         match message {
-            Message::Text(text) => Self::text_with(text.len(), |data| data.put_slice(text.as_bytes())),
+            Message::Text(text) => Self::text_with(text.len(), |data| data.extend_from_slice(text.as_bytes())),
             Message::Binary(bytes) => Self::binary(bytes),
         }
     }
 
-    /// Encodes a text message that `write` appends to the buffer it is given, with room for `len` bytes.
+    /// Encodes a text message that `write` appends to the buffer it is given, which has room for `len` bytes.
     ///
     /// The buffer already holds what comes before the data; `write` must only append, and only UTF-8.
-    pub fn text_with(len: usize, write: impl FnOnce(&mut BytesMut)) -> Self {
-        let mut wire = BytesMut::with_capacity(HEADER_ROOM + 1 + len);
-        wire.put_bytes(0, HEADER_ROOM);
-        wire.put_u8(b'4');
+    pub fn text_with(len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut wire = with_header_room(1 + len);
+        wire.push(b'4');
         write(&mut wire);
         Self::finish(wire, FrameKind::Text)
     }
 
     /// Encodes a binary message.
     pub fn binary(data: &[u8]) -> Self {
-        let mut wire = BytesMut::with_capacity(HEADER_ROOM + data.len());
-        wire.put_bytes(0, HEADER_ROOM);
-        wire.put_slice(data);
+        let mut wire = with_header_room(data.len());
+        wire.extend_from_slice(data);
         Self::finish(wire, FrameKind::Binary)
     }
 
     /// Encodes a packet that is not a message, given as its text: `2`, `3probe`, `0{…}`.
     pub(crate) fn packet(text: &str) -> Self {
-        let mut wire = BytesMut::with_capacity(HEADER_ROOM + text.len());
-        wire.put_bytes(0, HEADER_ROOM);
-        wire.put_slice(text.as_bytes());
+        let mut wire = with_header_room(text.len());
+        wire.extend_from_slice(text.as_bytes());
         Self::finish(wire, FrameKind::Text)
     }
 
@@ -83,7 +80,7 @@ impl Frame {
     }
 
     /// Writes the header right before the data, so that frame and data are one slice.
-    fn finish(mut wire: BytesMut, kind: FrameKind) -> Self {
+    fn finish(mut wire: Vec<u8>, kind: FrameKind) -> Self {
         let opcode = FIN | if kind == FrameKind::Text { TEXT } else { BINARY };
         let len = wire.len() - HEADER_ROOM;
         let header_len = if len < 126 {
@@ -101,7 +98,7 @@ impl Frame {
             wire[2..HEADER_ROOM].copy_from_slice(&(len as u64).to_be_bytes());
             10
         };
-        let wire = wire.freeze().slice(HEADER_ROOM - header_len..);
+        let wire = Bytes::from(wire).slice(HEADER_ROOM - header_len..);
         Self { wire, header_len: header_len as u8, kind }
     }
 
@@ -129,6 +126,12 @@ impl Frame {
     pub fn wire_len(&self) -> usize {
         self.wire.len()
     }
+}
+
+fn with_header_room(len: usize) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(HEADER_ROOM + len);
+    wire.extend_from_slice(&[0; HEADER_ROOM]);
+    wire
 }
 
 #[cfg(test)]

@@ -1,0 +1,314 @@
+//! What the decoder must know of a JSON text without parsing it: how deep it goes, where an event's name ends,
+//! which placeholders it holds.
+
+use serde::de::IgnoredAny;
+
+use crate::error::DecodeError;
+
+/// How deep JSON from a peer may be nested, the array of a packet included.
+///
+/// serde_json's own limit is 127 below where a value starts, and arguments start one level down, so the two agree.
+/// What only skips a value (`IgnoredAny`) has no limit at all, hence the check of our own.
+pub const MAX_DEPTH: usize = 128;
+
+/// Where an event's name is: nearly always a piece of the message.
+#[derive(Debug, Clone)]
+pub(crate) enum Name {
+    InMessage { start: usize, end: usize },
+    Unescaped(Box<str>),
+}
+
+impl Name {
+    pub(crate) fn of<'a>(&'a self, message: &'a str) -> &'a str {
+        match self {
+            Self::InMessage { start, end } => message.get(*start..*end).unwrap_or_default(),
+            Self::Unescaped(name) => name,
+        }
+    }
+}
+
+/// Refuses JSON nested deeper than [`MAX_DEPTH`].
+pub(crate) fn check_depth(json: &str) -> Result<(), DecodeError> {
+    if json.len() <= MAX_DEPTH || openers(json.as_bytes()) <= MAX_DEPTH {
+        return Ok(());
+    }
+    let mut depth = 0_usize;
+    let mut rest = json;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'[' | b'{' | b']' | b'}')) {
+        let token = rest.as_bytes().get(at);
+        rest = rest.get(at + 1..).unwrap_or_default();
+        match token {
+            Some(b'"') => rest = string_end(rest).and_then(|end| rest.get(end + 1..)).unwrap_or_default(),
+            Some(b'[' | b'{') if depth == MAX_DEPTH => return Err(DecodeError::TooDeep),
+            Some(b'[' | b'{') => depth += 1,
+            _ => depth = depth.saturating_sub(1),
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes look like an opening bracket. A count is far cheaper than a scan that minds strings, and with
+/// no more openers than levels allowed there is nothing to scan for.
+fn openers(json: &[u8]) -> usize {
+    // `[` and `{` differ in one bit. A sum of a byte each, over at most 255 bytes, is what compilers vectorize.
+    json.chunks(255).map(|chunk| usize::from(chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>())).sum()
+}
+
+/// Whether `json` is one JSON value, whatever it is.
+pub(crate) fn is_valid(json: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(json).is_ok()
+}
+
+/// Drops the whitespace JSON allows between tokens, which is less than Unicode's.
+pub(crate) fn skip_whitespace(json: &str) -> &str {
+    json.trim_start_matches([' ', '\t', '\n', '\r'])
+}
+
+/// Finds the first element of the array that starts at `at`, and where the elements after it begin.
+pub(crate) fn array_head(message: &str, at: usize) -> Result<usize, DecodeError> {
+    let rest = skip_whitespace(message.get(at..).unwrap_or_default()).strip_prefix('[').ok_or(DecodeError::Json)?;
+    let rest = skip_whitespace(rest);
+    if rest.is_empty() { Err(DecodeError::Json) } else { Ok(message.len() - rest.len()) }
+}
+
+/// Finds the name of the event whose array starts at `at`, and where its arguments begin: at the first of them, or at
+/// the closing bracket.
+pub(crate) fn event_head(message: &str, at: usize) -> Result<(Name, usize), DecodeError> {
+    let start = array_head(message, at)?;
+    let rest = message.get(start..).unwrap_or_default();
+    let (name, rest) = if let Some(text) = rest.strip_prefix('"') {
+        let end = string_end(text).ok_or(DecodeError::Json)?;
+        (string(text.get(..end).unwrap_or_default(), start + 1)?, text.get(end + 1..).unwrap_or_default())
+    } else {
+        let length = rest
+            .bytes()
+            .position(|byte| !matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
+            .unwrap_or(rest.len());
+        let number = rest.get(..length).unwrap_or_default();
+        // What cannot begin a number is another type, or `]` for an event without a name.
+        if !number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return Err(DecodeError::EventName);
+        }
+        if !is_valid(number) {
+            return Err(DecodeError::Json);
+        }
+        (Name::InMessage { start, end: start + length }, rest.get(length..).unwrap_or_default())
+    };
+    let mut rest = skip_whitespace(rest);
+    if let Some(after) = rest.strip_prefix(',') {
+        rest = skip_whitespace(after);
+        if rest.is_empty() || rest.starts_with(']') {
+            return Err(DecodeError::Json);
+        }
+    } else if !rest.starts_with(']') {
+        return Err(DecodeError::Json);
+    }
+    Ok((name, message.len() - rest.len()))
+}
+
+/// The offset of the quote that ends a string, given what follows the quote that began it.
+fn string_end(text: &str) -> Option<usize> {
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some(at),
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The name written as `text` between quotes, which start at `start` in the message.
+fn string(text: &str, start: usize) -> Result<Name, DecodeError> {
+    if text.bytes().all(|byte| byte != b'\\' && byte >= 0x20) {
+        return Ok(Name::InMessage { start, end: start + text.len() });
+    }
+    serde_json::from_str(&format!("\"{text}\"")).map(Name::Unescaped).map_err(|_| DecodeError::Json)
+}
+
+/// Checks that every placeholder in valid JSON names one of `attachments`.
+///
+/// A pass of its own over text that is known to be valid and no deeper than [`MAX_DEPTH`]: binary packets are rare,
+/// and a handler's type may not look at the part that holds a bad placeholder. A placeholder is, as in
+/// socket.io-parser, an object with `"_placeholder": true`; its `num` must be written as an integer.
+pub(crate) fn check_placeholders(json: &str, attachments: u32) -> Result<(), DecodeError> {
+    let mut open: Vec<Option<Object>> = Vec::new();
+    let mut rest = json;
+    while let Some(first) = rest.bytes().next() {
+        let mut length = 1;
+        match first {
+            b'[' => open.push(None),
+            b'{' => open.push(Some(Object::default())),
+            b']' => drop(open.pop()),
+            b'}' => {
+                let object = open.pop().flatten().unwrap_or_default();
+                if object.placeholder && object.num.is_none_or(|num| num >= u64::from(attachments)) {
+                    return Err(DecodeError::Placeholder);
+                }
+            }
+            b',' => {
+                if let Some(Some(object)) = open.last_mut() {
+                    object.key = Key::Expected;
+                }
+            }
+            b'"' => {
+                let text = rest.get(1..).unwrap_or_default();
+                let text = text.get(..string_end(text).unwrap_or(text.len())).unwrap_or_default();
+                length = text.len() + 2;
+                if let Some(Some(object)) = open.last_mut() {
+                    object.string(text);
+                }
+            }
+            b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
+            _ => {
+                length = rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
+                if let Some(Some(object)) = open.last_mut() {
+                    object.value(rest.get(..length).unwrap_or_default());
+                }
+            }
+        }
+        // A container is a value too: under `num` it is no number, under `_placeholder` it is not `true`.
+        if let (b'[' | b'{', Some(Some(object))) = (first, open.iter_mut().nth_back(1)) {
+            object.value("");
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// What the scan knows of an object that is still open. Of a key given twice the last counts, as in JavaScript.
+#[derive(Default)]
+struct Object {
+    key: Key,
+    placeholder: bool,
+    num: Option<u64>,
+}
+
+#[derive(Default)]
+enum Key {
+    #[default]
+    Expected,
+    Placeholder,
+    Num,
+    Other,
+}
+
+impl Object {
+    fn string(&mut self, text: &str) {
+        if matches!(self.key, Key::Expected) {
+            let unescaped: Option<String> =
+                text.contains('\\').then(|| serde_json::from_str(&format!("\"{text}\"")).unwrap_or_default());
+            self.key = match unescaped.as_deref().unwrap_or(text) {
+                "_placeholder" => Key::Placeholder,
+                "num" => Key::Num,
+                _ => Key::Other,
+            };
+        } else {
+            self.value("");
+        }
+    }
+
+    fn value(&mut self, literal: &str) {
+        match self.key {
+            Key::Placeholder => self.placeholder = literal == "true",
+            Key::Num => self.num = literal.parse().ok(),
+            Key::Expected | Key::Other => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(message: &str) -> Result<(String, &str), DecodeError> {
+        let (name, at) = event_head(message, 0)?;
+        Ok((name.of(message).to_owned(), message.get(at..).unwrap()))
+    }
+
+    #[test]
+    fn names_are_found_without_parsing_what_follows() {
+        for (message, name, rest) in [
+            (r#"["e"]"#, "e", "]"),
+            (r#"["e",1,2]"#, "e", "1,2]"),
+            (" [ \"e\" , {} ]", "e", "{} ]"),
+            (r#"["a\"b",1]"#, "a\"b", "1]"),
+            (r#"["\u0065"]"#, "e", "]"),
+            (r#"["",oops"#, "", "oops"),
+            ("[1,2]", "1", "2]"),
+            ("[-1.5e3]", "-1.5e3", "]"),
+        ] {
+            assert_eq!(head(message), Ok((name.to_owned(), rest)), "{message}");
+        }
+    }
+
+    #[test]
+    fn heads_that_are_no_event_are_refused() {
+        for message in ["[]", "[null]", "[{}]", "[[]]", "[true]", "[.5]", "[+1]"] {
+            assert_eq!(head(message), Err(DecodeError::EventName), "{message}");
+        }
+        for message in
+            ["[", "", "{}", r#"["e"#, r#"["e""#, r#"["e",]"#, r#"["e","#, r#"["e"1]"#, "[1.]", "[--1]", "[\"\n\"]"]
+        {
+            assert_eq!(head(message), Err(DecodeError::Json), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_unicode_text_is_refused() {
+        assert_eq!(head(r#"["\ud800"]"#), Err(DecodeError::Json));
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(check_depth(&nested(128)), Ok(()));
+        assert_eq!(check_depth(&nested(129)), Err(DecodeError::TooDeep));
+        assert_eq!(check_depth(&nested(100_000)), Err(DecodeError::TooDeep));
+        assert_eq!(check_depth(&format!("[\"{}\"]", "[".repeat(500))), Ok(()));
+        assert_eq!(check_depth(&format!("[\"\\\"{}\"]", "{".repeat(500))), Ok(()));
+        assert_eq!(check_depth(&format!("[{}]", "[],".repeat(500))), Ok(()));
+        assert_eq!(check_depth(&format!("[\"\\\\\",{}]", nested(128))), Err(DecodeError::TooDeep));
+    }
+
+    #[test]
+    fn placeholders_are_checked_wherever_they_are() {
+        for json in [
+            r#"{"_placeholder":true,"num":0}]"#,
+            r#"1,[{"a":{"num":1,"_placeholder":true}}]]"#,
+            r#"{"_placeholder":false,"num":9}]"#,
+            r#"{"_placeholder":"true","num":9}]"#,
+            r#"{"_placeholder":1}]"#,
+            r#"{"num":"splice"}]"#,
+            r#"{"a":"_placeholder","b":true}]"#,
+            r#"{"_placeholder":true,"_placeholder":false}]"#,
+            r#"{"_placeholder":true,"num":9,"num":1}]"#,
+            r#""\ud800",1e999,{"_placeholder" : true , "num" : 1 } ]"#,
+            r#"{"a":{"_placeholder":true,"num":0},"num":7}]"#,
+            "]",
+        ] {
+            assert_eq!(check_placeholders(&format!("[{json}"), 2), Ok(()), "{json}");
+        }
+        for json in [
+            r#"{"_placeholder":true,"num":2}]"#,
+            r#"{"_placeholder":true}]"#,
+            r#"{"_placeholder":true,"num":-1}]"#,
+            r#"{"_placeholder":true,"num":-0}]"#,
+            r#"{"_placeholder":true,"num":0.5}]"#,
+            r#"{"_placeholder":true,"num":1.0}]"#,
+            r#"{"_placeholder":true,"num":1e0}]"#,
+            r#"{"_placeholder":true,"num":"0"}]"#,
+            r#"{"_placeholder":true,"num":"splice"}]"#,
+            r#"{"_placeholder":true,"num":[0]}]"#,
+            r#"{"_placeholder":true,"num":0,"num":{}}]"#,
+            r#"{"_placeholder":true,"num":null}]"#,
+            r#"{"_placeholder":true,"num":99999999999999999999}]"#,
+            r#"{"\u005fplaceholder":true,"n\u0075m":2}]"#,
+            r#"[[{"a":[{"_placeholder":true,"num":3}]}]]]"#,
+            r#"{"num":0,"a":1,"_placeholder":true,"num":2}]"#,
+        ] {
+            assert_eq!(check_placeholders(&format!("[{json}"), 2), Err(DecodeError::Placeholder), "{json}");
+        }
+    }
+}

@@ -4,5 +4,7 @@
 //! [`rows`] the shapes in the durable store, [`playback`] the arithmetic of media time and [`clock`] the one clock that
 //! arithmetic runs on. [`state`](crate::state) is the shell around the core.
 
+pub mod clock;
+pub mod event;
 pub mod playback;
 pub mod rows;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
-use socketio::{Action, Binary, Connection, ConnectionConfig, Decoder, Input, encode_event};
+use socketio::{Action, Binary, Connection, ConnectionConfig, Content, Decoder, Input, encode_event};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,10 +58,8 @@ fn decode(c: &mut Criterion) {
             let mut decoder = Decoder::default();
             b.iter(|| {
                 let packet = decoder.text(black_box(message.clone())).expect("it is valid").expect("it is complete");
-                match packet.into_content() {
-                    socketio::Content::Event(Some(event)) => event.data().args::<Command>().ok(),
-                    _ => None,
-                }
+                let Content::Event(Some(event)) = packet.into_content() else { return None };
+                event.data().args::<Command>().ok()
             });
         });
         group.bench_function(format!("event into its type by serde_json alone, {bytes} B"), |b| {

@@ -7,4 +7,5 @@
 pub mod clock;
 pub mod event;
 pub mod playback;
+pub mod room;
 pub mod rows;

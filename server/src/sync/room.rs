@@ -1,0 +1,333 @@
+//! One room: [`Command`] in, [`Effect`] out.
+//!
+//! [`Room`] knows who sits in it, who may do what, and what it watches. It reads no clock, draws no randomness, and knows
+//! connections as numbers only. The shell hands it a command and the time, and then carries out the effects in order:
+//!
+//! 1. [`Effect::Persist`] is a change of the durable rows, and comes ahead of what must not be seen before it is durable.
+//!    A shell that cannot make it handles the command on a clone and throws that away. For a leave, a lost connection or
+//!    a timeout it is a fact to be written down when possible: the one who left does not come back for a slow store.
+//! 2. The others reach sockets. From [`Effect::Admit`] to [`Effect::Remove`] a connection gets what is sent to
+//!    [`Audience::All`]; its [`Effect::State`] follows its `Admit` at once, so nothing comes before `room:state`.
+//!
+//! ```text
+//!  seat:     (none) --join--> online --lost--> offline --grace over--> (none)
+//!                               |  ^              |
+//!             leave, kick, close|  +---resume-----+
+//!                               v
+//!                             (none)
+//!
+//!  owner:    present --away--> absent --60 s--> acting, or vacant while no user is online
+//!               ^                |                |
+//!               +-----back-------+------back------+
+//! ```
+//!
+//! A refused command changes nothing. Several commands without polling between them are legal. Repeated or early timeouts
+//! do nothing, and nothing follows `room:closed`.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::event::{ClosedReason, ErrorCode, LeftReason, Refusal, RoomState, RoomView, SelfView, ServerEvent};
+use super::playback::Timeline;
+use super::rows::{ParticipantRow, PlaybackRow, Role, RoomRow, RowChange};
+
+mod command;
+mod join;
+mod owner;
+mod seat;
+mod settings;
+mod steering;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Audience, Command, ConnectionId, Editor, Effect, Identity, Join, ResumeToken, RoomPatch};
+use owner::Ownership;
+use seat::{Presence, Seat};
+
+/// A room, its participants and its playback; see the [module](self) for how it is driven.
+///
+/// Times are Unix milliseconds and must not go back from one command to the next. A clone shares the rows, so it costs
+/// about a reference count per participant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Room {
+    row: Arc<RoomRow>,
+    options: RoomOptions,
+    /// Longest present first.
+    seats: Vec<Seat>,
+    owner: Ownership,
+    playback: Option<Timeline>,
+    sequence: u64,
+    sequence_limit: u64,
+    closed: bool,
+    effects: VecDeque<Effect>,
+}
+
+/// The waits that rule a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomOptions {
+    /// How long a seat is kept for a lost connection.
+    pub grace_ms: i64,
+    /// How long the owner may be away before somebody stands in.
+    pub owner_handover_ms: i64,
+}
+
+impl Default for RoomOptions {
+    fn default() -> Self {
+        Self { grace_ms: 20_000, owner_handover_ms: 60_000 }
+    }
+}
+
+impl Room {
+    /// Takes up a room from its rows: everybody is offline, and their grace ends at `grace_until_ms`.
+    ///
+    /// So a crash or a restart leaves no ghosts: who does not come back in time is gone. Sequence numbers go on from the
+    /// stored limit, since any number up to it may have been given out; new ones need
+    /// [`raise_sequence_limit`](Self::raise_sequence_limit).
+    pub fn load(
+        row: RoomRow,
+        participants: Vec<ParticipantRow>,
+        playback: Option<PlaybackRow>,
+        now_ms: i64,
+        grace_until_ms: i64,
+        options: RoomOptions,
+    ) -> Self {
+        let mut participants = participants;
+        participants.sort_by(|a, b| (a.joined_at_ms, &a.id).cmp(&(b.joined_at_ms, &b.id)));
+        let sequence = playback.as_ref().map_or(0, |stored| stored.sequence.max(stored.sequence_limit));
+        Self {
+            row: Arc::new(row),
+            options,
+            seats: participants.into_iter().map(|row| Seat::offline(row, grace_until_ms)).collect(),
+            owner: Ownership::Absent { since_ms: now_ms },
+            playback: playback.and_then(|stored| stored.state).map(Timeline::new),
+            sequence,
+            sequence_limit: sequence,
+            closed: false,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Carries out a command at `now_ms`.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for the one who asked. The room is then as it was, and there are no effects.
+    pub fn handle(&mut self, command: Command, now_ms: i64) -> Result<(), Refusal> {
+        if self.is_over(now_ms) {
+            return self.handle_over(command);
+        }
+        match command {
+            Command::Join(join) => self.join(*join, now_ms),
+            Command::Leave { connection } => self.leave(connection, now_ms),
+            Command::Disconnected { connection, deliberate } => {
+                self.disconnected(connection, deliberate, now_ms);
+                Ok(())
+            }
+            Command::Update { editor, patch } => self.update(&editor, patch),
+            Command::Grant { connection, oder_id, can_control } => self.grant(connection, &oder_id, can_control),
+            Command::Kick { connection, oder_id, reason } => self.kick(connection, &oder_id, reason, now_ms),
+            Command::Transfer { connection, oder_id } => self.transfer(connection, &oder_id, now_ms),
+            Command::Delete { user_id } => self.delete(&user_id),
+            Command::Source { connection, source } => self.source(connection, source, now_ms),
+            Command::Steer { connection, motion, at_server_time } => {
+                self.steer(connection, motion, at_server_time, now_ms)
+            }
+            Command::Resync { connection } => self.resync(connection, now_ms),
+            Command::Measured { connection, round_trip_ms } => {
+                self.measured(connection, round_trip_ms);
+                Ok(())
+            }
+            Command::Timeout => {
+                self.end_graces(now_ms);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next effect to carry out, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to send [`Command::Timeout`] at the latest; none once the room is closed.
+    ///
+    /// It changes with every command. Asking costs a look at every seat.
+    pub fn poll_timeout(&self) -> Option<i64> {
+        if self.closed {
+            return None;
+        }
+        let graces = self.seats.iter().filter_map(Seat::grace_until);
+        let handover = self.handover_at();
+        graces.chain(handover).chain([self.row.expires_at_ms]).min()
+    }
+
+    /// The room's row as it is now.
+    pub fn row(&self) -> &Arc<RoomRow> {
+        &self.row
+    }
+
+    /// The room as others see it.
+    pub fn view(&self) -> RoomView {
+        RoomView { row: Arc::clone(&self.row), acting_oder_id: self.acting().map(|seat| seat.row.oder_id.clone()) }
+    }
+
+    /// How many seats are taken, those of lost connections in their grace included.
+    pub fn participant_count(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether the room does not exist any more: closed, or past its time.
+    pub fn is_over(&self, now_ms: i64) -> bool {
+        self.closed || now_ms >= self.row.expires_at_ms
+    }
+
+    /// Whether the room was closed, so that no command will ever have an effect again.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// What to store of the playback now, letting numbers up to `sequence_limit` be given out.
+    pub fn playback_row(&self, sequence_limit: u64) -> PlaybackRow {
+        PlaybackRow {
+            room_id: self.row.id.clone(),
+            state: self.playback.as_ref().map(|timeline| timeline.state().clone()),
+            sequence: self.sequence,
+            sequence_limit,
+        }
+    }
+
+    /// The last sequence number given out.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The highest sequence number that may be given out; a command that needs a higher one is UNAVAILABLE.
+    pub fn sequence_limit(&self) -> u64 {
+        self.sequence_limit
+    }
+
+    /// Lets numbers up to `limit` be given out, which must be durable before this is called.
+    pub fn raise_sequence_limit(&mut self, limit: u64) {
+        self.sequence_limit = self.sequence_limit.max(limit);
+    }
+
+    /// Answers a command to a room that is no more; all that is left to do is to say so.
+    fn handle_over(&mut self, command: Command) -> Result<(), Refusal> {
+        match command {
+            Command::Timeout => {
+                if !self.closed {
+                    self.close(ClosedReason::Expired);
+                }
+                Ok(())
+            }
+            Command::Disconnected { .. } | Command::Measured { .. } => Ok(()),
+            Command::Join(_)
+            | Command::Leave { .. }
+            | Command::Update { .. }
+            | Command::Grant { .. }
+            | Command::Kick { .. }
+            | Command::Transfer { .. }
+            | Command::Delete { .. }
+            | Command::Source { .. }
+            | Command::Steer { .. }
+            | Command::Resync { .. } => Err(Refusal::new(ErrorCode::RoomNotFound, "there is no such room")),
+        }
+    }
+
+    fn leave(&mut self, connection: ConnectionId, now_ms: i64) -> Result<(), Refusal> {
+        let index = self.seat_of(connection)?;
+        self.vacate(index, LeftReason::Leave, now_ms);
+        Ok(())
+    }
+
+    /// Takes note of a connection's end; one whose seat was taken over is nobody's by now.
+    fn disconnected(&mut self, connection: ConnectionId, deliberate: bool, now_ms: i64) {
+        let Ok(index) = self.seat_of(connection) else { return };
+        if deliberate {
+            return self.vacate(index, LeftReason::Disconnect, now_ms);
+        }
+        self.seats[index].presence = Presence::Offline { until_ms: now_ms + self.options.grace_ms };
+        self.emit(Effect::Remove { connection });
+        let participant = self.seats[index].view();
+        self.tell_all(ServerEvent::ParticipantUpdated { participant });
+        self.settle_owner(now_ms);
+    }
+
+    fn end_graces(&mut self, now_ms: i64) {
+        let mut index = 0;
+        while index < self.seats.len() {
+            if self.seats[index].grace_is_over(now_ms) {
+                self.remove_seat(index, LeftReason::Timeout);
+            } else {
+                index += 1;
+            }
+        }
+        self.settle_owner(now_ms);
+    }
+
+    /// Ends a seat whose participant is gone, and sees who owns the room without them.
+    fn vacate(&mut self, index: usize, reason: LeftReason, now_ms: i64) {
+        self.remove_seat(index, reason);
+        self.settle_owner(now_ms);
+    }
+
+    fn remove_seat(&mut self, index: usize, reason: LeftReason) {
+        let seat = self.seats.remove(index);
+        self.emit(Effect::Persist(RowChange::RemoveParticipant(seat.row.id.clone())));
+        if let Some(connection) = seat.connection() {
+            self.emit(Effect::Remove { connection });
+        }
+        self.tell_all(ServerEvent::ParticipantLeft { oder_id: seat.row.oder_id.clone(), reason });
+    }
+
+    fn delete(&mut self, user_id: &str) -> Result<(), Refusal> {
+        if self.row.owner_id != user_id {
+            return Err(Refusal::new(ErrorCode::Unauthorized, "only the owner may delete the room"));
+        }
+        self.close(ClosedReason::Deleted);
+        Ok(())
+    }
+
+    fn close(&mut self, reason: ClosedReason) {
+        self.closed = true;
+        self.emit(Effect::Persist(RowChange::RemoveRoom(self.row.id.clone())));
+        self.tell_all(ServerEvent::RoomClosed { reason });
+        for seat in std::mem::take(&mut self.seats) {
+            if let Some(connection) = seat.connection() {
+                self.emit(Effect::Remove { connection });
+            }
+        }
+    }
+
+    fn snapshot(&self, own: SelfView, now_ms: i64) -> RoomState {
+        RoomState {
+            room: self.view(),
+            participants: self.seats.iter().map(Seat::view).collect(),
+            playback: self.playback.as_ref().map(|timeline| timeline.state().clone()),
+            own,
+            server_time: now_ms,
+        }
+    }
+
+    /// The seat a connection is in.
+    fn seat_of(&self, connection: ConnectionId) -> Result<usize, Refusal> {
+        let index = self.seats.iter().position(|seat| seat.connection() == Some(connection));
+        index.ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "you are not in a room"))
+    }
+
+    /// The seat others know by this name.
+    fn seat_named(&self, oder_id: &str) -> Result<usize, Refusal> {
+        let index = self.seats.iter().position(|seat| seat.row.oder_id == oder_id);
+        index.ok_or_else(|| Refusal::invalid("oderId must name a participant of this room"))
+    }
+
+    fn is_owner(&self, index: usize) -> bool {
+        self.seats[index].row.role == Role::Owner
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    fn tell_all(&mut self, event: ServerEvent) {
+        self.emit(Effect::Send { to: Audience::All, event });
+    }
+}

@@ -149,6 +149,11 @@ impl<'a> Link<'a> {
         self.session.handle(Input::SendVolatile(frame), self.now);
     }
 
+    /// Tells whether a message sent now would leave at once.
+    pub fn is_writable(&self) -> bool {
+        self.session.is_writable()
+    }
+
     /// Closes the session once everything sent so far has left.
     pub fn close(&mut self) {
         self.session.handle(Input::Close, self.now);

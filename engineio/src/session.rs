@@ -4,8 +4,9 @@
 //!                 +--------------------- Upgrade (a candidate beside the polls) ---+
 //!                 |                                                                v
 //! Open(Polling) --+--> Polling --.                              Open(WebSocket) -> WebSocket
-//!                                |  close() with no poll waiting                   |
-//!                                +--> Closing --- next poll, or timeout ---.       |
+//!                                |  close with no poll waiting                     |
+//!                                +--> Closing --- next poll, or timeout, --.       |
+//!                                |                or end of an upgrade     |       |
 //!                                |                                         v       v
 //!                                +---- any end ------------------------> Closed <--+
 //! ```
@@ -116,7 +117,7 @@ pub enum Action {
     /// Tell the application how long a heartbeat took.
     RoundTrip(Duration),
     /// The session is over: flush [`Session::outbox`] to a WebSocket within bounds, close the sockets, forget the
-    /// session. Nothing follows.
+    /// session. Nothing follows: requests that arrive later name a session that is unknown.
     Closed(CloseReason),
 }
 
@@ -157,8 +158,12 @@ enum State {
         post_reads: bool,
         deadline: Instant,
     },
-    WebSocket,
-    Closed,
+    WebSocket {
+        /// A POST that began before the upgrade is still being read.
+        post_reads: bool,
+    },
+    /// Over; what was the transport last.
+    Closed(Transport),
 }
 
 impl Session {
@@ -172,7 +177,7 @@ impl Session {
         Self {
             transport: match transport {
                 Transport::Polling => State::Polling { poll_waits: true, post_reads: false },
-                Transport::WebSocket => State::WebSocket,
+                Transport::WebSocket => State::WebSocket { post_reads: false },
             },
             upgrade: Upgrade::None,
             heartbeat: Heartbeat::new(config.ping_interval, config.ping_timeout, now),
@@ -205,18 +210,9 @@ impl Session {
             Input::CandidateArrived => self.on_candidate(now),
             Input::CandidateFrame(frame) => self.on_candidate_frame(frame, now),
             Input::CandidateLost => self.upgrade = Upgrade::None,
-            Input::WebSocketEnded { close_frame } => {
-                if self.transport == State::WebSocket {
-                    self.outbox.clear();
-                    self.close(if close_frame { CloseReason::ClosedByClient } else { CloseReason::ConnectionLost });
-                }
-            }
-            Input::WebSocketFailed => {
-                if self.transport == State::WebSocket {
-                    self.outbox.clear();
-                    self.close(CloseReason::TransportError);
-                }
-            }
+            Input::WebSocketEnded { close_frame: true } => self.on_websocket_end(CloseReason::ClosedByClient),
+            Input::WebSocketEnded { close_frame: false } => self.on_websocket_end(CloseReason::ConnectionLost),
+            Input::WebSocketFailed => self.on_websocket_end(CloseReason::TransportError),
             Input::Overflowed => self.overflow(),
             Input::Close => self.on_close(now),
             Input::Timeout => self.on_timeout(now),
@@ -233,27 +229,25 @@ impl Session {
                 *poll_waits = false;
                 Some(Action::AnswerPoll(self.outbox.take_payload(self.config.max_payload_bytes)))
             }
-            State::Polling { .. } | State::Closing { .. } | State::WebSocket | State::Closed => None,
+            State::Polling { .. } | State::Closing { .. } | State::WebSocket { .. } | State::Closed(_) => None,
         }
     }
 
     /// Returns when [`Input::Timeout`] is due; `None` once closed.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.transport {
-            State::Closed => None,
-            State::Closing { deadline, .. } => Some(deadline),
-            State::Polling { .. } | State::WebSocket => {
-                let heartbeat = self.heartbeat.deadline();
-                Some(self.upgrade.deadline().map_or(heartbeat, |upgrade| upgrade.min(heartbeat)))
-            }
-        }
+        let own = match self.transport {
+            State::Closed(_) => return None,
+            State::Closing { deadline, .. } => deadline,
+            State::Polling { .. } | State::WebSocket { .. } => self.heartbeat.deadline(),
+        };
+        Some(self.upgrade.deadline().map_or(own, |upgrade| upgrade.min(own)))
     }
 
     /// Returns what waits to be written, if the transport is a WebSocket, or was one when the session closed.
     pub fn outbox(&mut self) -> Option<&mut Outbox> {
         match self.transport {
-            State::WebSocket | State::Closed => Some(&mut self.outbox),
-            State::Polling { .. } | State::Closing { .. } => None,
+            State::WebSocket { .. } | State::Closed(Transport::WebSocket) => Some(&mut self.outbox),
+            State::Polling { .. } | State::Closing { .. } | State::Closed(Transport::Polling) => None,
         }
     }
 
@@ -267,17 +261,31 @@ impl Session {
         self.outbox.bytes()
     }
 
-    /// Returns the transport that carries packets now.
+    /// Returns the transport that carries packets now, or did last.
     pub fn transport(&self) -> Transport {
         match self.transport {
             State::Polling { .. } | State::Closing { .. } => Transport::Polling,
-            State::WebSocket | State::Closed => Transport::WebSocket,
+            State::WebSocket { .. } => Transport::WebSocket,
+            State::Closed(last) => last,
+        }
+    }
+
+    /// Tells whether a message sent now leaves at once: nothing waits before it, and on polling a poll is there to
+    /// take it. Where it does not, [`Input::SendVolatile`] drops its message.
+    ///
+    /// What was sent since the last [`poll_action`](Self::poll_action) waits too, as in engine.io 6.6, where only the
+    /// first of several volatile messages of one moment leaves.
+    pub fn is_writable(&self) -> bool {
+        match self.transport {
+            State::Polling { poll_waits, .. } => poll_waits && self.outbox.is_empty(),
+            State::WebSocket { .. } => self.outbox.is_empty(),
+            State::Closing { .. } | State::Closed(_) => false,
         }
     }
 
     /// Tells whether the session is over.
     pub fn is_closed(&self) -> bool {
-        self.transport == State::Closed
+        matches!(self.transport, State::Closed(_))
     }
 
     fn emit(&mut self, action: Action) {
@@ -285,22 +293,25 @@ impl Session {
     }
 
     fn send(&mut self, frame: Frame) {
-        if matches!(self.transport, State::Polling { .. } | State::WebSocket) && self.outbox.push(frame).is_err() {
+        if matches!(self.transport, State::Polling { .. } | State::WebSocket { .. })
+            && self.outbox.push(frame).is_err()
+        {
             self.overflow();
         }
     }
 
     /// A client that does not read what it is sent loses its session, and we the memory.
     fn overflow(&mut self) {
-        self.outbox.clear();
-        self.close(CloseReason::TransportError);
+        if !self.is_closed() {
+            self.outbox.clear();
+            self.close(CloseReason::TransportError);
+        }
     }
 
-    fn is_writable(&self) -> bool {
-        match self.transport {
-            State::Polling { poll_waits, .. } => poll_waits,
-            State::WebSocket => self.outbox.is_empty(),
-            State::Closing { .. } | State::Closed => false,
+    fn on_websocket_end(&mut self, reason: CloseReason) {
+        if let State::WebSocket { .. } = self.transport {
+            self.outbox.clear();
+            self.close(reason);
         }
     }
 
@@ -321,8 +332,8 @@ impl Session {
                 self.emit(Action::AnswerPoll(body));
                 self.close(CloseReason::ForcedClose);
             }
-            State::WebSocket => self.emit(Action::RefusePoll(Refusal::Request(RequestError::BadRequest))),
-            State::Closed => self.emit(Action::RefusePoll(Refusal::Request(RequestError::UnknownSid))),
+            State::WebSocket { .. } => self.emit(Action::RefusePoll(Refusal::Request(RequestError::BadRequest))),
+            State::Closed(_) => {}
         }
     }
 
@@ -333,18 +344,19 @@ impl Session {
                 self.violate(Violation::OverlappingPost); // breaks off the first
             }
             State::Polling { post_reads, .. } | State::Closing { post_reads, .. } => *post_reads = true,
-            State::WebSocket => self.emit(Action::RefusePost(Refusal::Request(RequestError::BadRequest))),
-            State::Closed => self.emit(Action::RefusePost(Refusal::Request(RequestError::UnknownSid))),
+            State::WebSocket { .. } => self.emit(Action::RefusePost(Refusal::Request(RequestError::BadRequest))),
+            State::Closed(_) => {}
         }
     }
 
     /// Takes note that no POST is being read any more; false where none was.
     fn end_post(&mut self) -> bool {
         match &mut self.transport {
-            State::Polling { post_reads, .. } | State::Closing { post_reads, .. } => std::mem::take(post_reads),
-            // The upgrade overtook it: the client has sent this POST before it switched, so its packets count.
-            State::WebSocket => true,
-            State::Closed => false,
+            // On a WebSocket the upgrade overtook it: it was sent before the switch, so its packets count.
+            State::Polling { post_reads, .. } | State::Closing { post_reads, .. } | State::WebSocket { post_reads } => {
+                std::mem::take(post_reads)
+            }
+            State::Closed(_) => false,
         }
     }
 
@@ -383,7 +395,7 @@ impl Session {
     }
 
     fn on_frame(&mut self, frame: WsFrame, now: Instant) {
-        if self.transport != State::WebSocket {
+        if !matches!(self.transport, State::WebSocket { .. }) {
             return;
         }
         match frame {
@@ -398,22 +410,22 @@ impl Session {
     /// Applies a packet that came on the session's transport.
     fn on_packet(&mut self, packet: Packet, now: Instant) {
         match packet {
-            Packet::Message(message) => {
-                self.heartbeat.on_packet(now);
-                if matches!(self.transport, State::Polling { .. } | State::WebSocket) {
-                    self.emit(Action::Deliver(message));
-                }
-            }
-            Packet::Pong(_) => {
-                if let Some(round_trip) = self.heartbeat.on_pong(now) {
-                    self.emit(Action::RoundTrip(round_trip));
-                }
-            }
             // engine.io ignores `close` on a WebSocket until the ping timeout; the client has said goodbye all the same.
             Packet::Close => {
                 self.outbox.clear();
                 self.release_poll("6");
                 self.close(CloseReason::ClosedByClient);
+            }
+            // Nothing else matters to a session that waits for its last poll.
+            _ if matches!(self.transport, State::Closing { .. }) => {}
+            Packet::Message(message) => {
+                self.heartbeat.on_packet(now);
+                self.emit(Action::Deliver(message));
+            }
+            Packet::Pong(_) => {
+                if let Some(round_trip) = self.heartbeat.on_pong(now) {
+                    self.emit(Action::RoundTrip(round_trip));
+                }
             }
             Packet::Ping(_) => self.violate(Violation::PingFromClient),
             // Without a meaning from a client in this place, and ignored as engine.io 6.6 does.
@@ -427,9 +439,8 @@ impl Session {
                 self.upgrade = Upgrade::Opened { deadline: now + self.config.upgrade_timeout };
             }
             // engine.io lets a second WebSocket in and closes it at once; the session does not notice.
-            State::Polling { .. } | State::Closing { .. } | State::WebSocket | State::Closed => {
-                self.emit(Action::DropCandidate);
-            }
+            State::Polling { .. } | State::Closing { .. } | State::WebSocket { .. } => self.emit(Action::DropCandidate),
+            State::Closed(_) => {}
         }
     }
 
@@ -448,8 +459,19 @@ impl Session {
             Ok(Step::Switch) => {
                 // The polling transport ends here; a poll that still waits is told so, as by engine.io 6.6.
                 self.release_poll("1");
-                self.transport = State::WebSocket;
-                self.emit(Action::SwitchTransport);
+                match self.transport {
+                    State::Polling { post_reads, .. } => {
+                        self.transport = State::WebSocket { post_reads };
+                        self.emit(Action::SwitchTransport);
+                    }
+                    // The client learns on its new transport that the session was closed meanwhile.
+                    State::Closing { post_reads, .. } => {
+                        self.transport = State::WebSocket { post_reads };
+                        self.emit(Action::SwitchTransport);
+                        self.close(CloseReason::ForcedClose);
+                    }
+                    State::WebSocket { .. } | State::Closed(_) => {}
+                }
             }
             Err(_) => self.drop_candidate(),
         }
@@ -477,7 +499,7 @@ impl Session {
     fn on_close(&mut self, now: Instant) {
         match self.transport {
             State::Polling { poll_waits: false, post_reads } => {
-                self.drop_candidate();
+                // A client amid an upgrade polls no more, so a candidate stays: it may be the only way to tell it.
                 self.transport = State::Closing { post_reads, deadline: now + self.config.close_timeout };
             }
             State::Polling { poll_waits: true, post_reads } => {
@@ -487,33 +509,28 @@ impl Session {
                 self.emit(Action::AnswerPoll(body));
                 self.close(CloseReason::ForcedClose);
             }
-            State::WebSocket => self.close(CloseReason::ForcedClose),
-            State::Closing { .. } | State::Closed => {}
+            State::WebSocket { .. } => self.close(CloseReason::ForcedClose),
+            State::Closing { .. } | State::Closed(_) => {}
         }
     }
 
     fn on_timeout(&mut self, now: Instant) {
-        if let State::Closing { deadline, .. } = self.transport {
-            if now >= deadline {
-                self.close(CloseReason::ForcedClose);
-            }
-            return;
-        }
-        if self.is_closed() {
-            return;
-        }
         if self.upgrade.is_late(now) {
             self.drop_candidate();
         } else if self.upgrade.noop_due(now) {
             self.release_poll("6");
         }
-        match self.heartbeat.on_timeout(now) {
-            Beat::Nothing => {}
-            Beat::Ping => self.send(Frame::packet("2")),
-            Beat::Dead => {
-                self.outbox.clear();
-                self.close(CloseReason::PingTimeout);
-            }
+        match self.transport {
+            State::Closing { deadline, .. } if now >= deadline => self.close(CloseReason::ForcedClose),
+            State::Closing { .. } | State::Closed(_) => {}
+            State::Polling { .. } | State::WebSocket { .. } => match self.heartbeat.on_timeout(now) {
+                Beat::Nothing => {}
+                Beat::Ping => self.send(Frame::packet("2")),
+                Beat::Dead => {
+                    self.outbox.clear();
+                    self.close(CloseReason::PingTimeout);
+                }
+            },
         }
     }
 
@@ -524,21 +541,20 @@ impl Session {
 
     /// Ends the session. Whoever waits for an answer gets one: a poll is told with `close`.
     fn close(&mut self, reason: CloseReason) {
-        if self.is_closed() {
-            return;
-        }
         self.drop_candidate();
-        match self.transport {
+        let (transport, post_reads) = match self.transport {
             State::Polling { post_reads, .. } | State::Closing { post_reads, .. } => {
                 self.outbox.clear();
                 self.release_poll("1");
-                if post_reads {
-                    self.emit(Action::AbortPost);
-                }
+                (Transport::Polling, post_reads)
             }
-            State::WebSocket | State::Closed => {}
+            State::WebSocket { post_reads } => (Transport::WebSocket, post_reads),
+            State::Closed(_) => return,
+        };
+        if post_reads {
+            self.emit(Action::AbortPost);
         }
-        self.transport = State::Closed;
+        self.transport = State::Closed(transport);
         self.emit(Action::Closed(reason));
     }
 }

@@ -97,6 +97,8 @@ mod error;
 mod json;
 mod packet;
 mod placeholder;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use arguments::{ArgumentWriter, Arguments};
 pub use connection::{Action, Connection, ConnectionConfig, Input, Slot};
@@ -109,3 +111,5 @@ pub use error::{CloseReason, DataError, DecodeError, NamespaceState, UsageError,
 pub use json::MAX_DEPTH;
 pub use packet::{Content, Packet, PacketKind, is_reserved};
 pub use placeholder::Binary;
+#[cfg(feature = "server")]
+pub use server::{Ack, Io, Namespace, Socket};

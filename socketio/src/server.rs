@@ -1,0 +1,275 @@
+//! The Socket.IO server on `engineio`: namespaces, middleware, rooms and broadcasting.
+//!
+//! Handlers are registered once per namespace, before the server starts, and never per socket. Those of one socket run
+//! one at a time, in the order in which its events came; sockets do not wait for each other. Everything of one client
+//! happens in one task, handlers included, so a handler must not block its thread; what takes long belongs into
+//! `tokio::spawn` or `spawn_blocking`.
+//!
+//! A client that goes away does not cut a handler short: events that have arrived are handled, then the disconnect
+//! handler runs, then the socket is gone.
+
+mod adapter;
+mod broadcast;
+mod client;
+mod namespace;
+mod outgoing;
+mod socket;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use bytes::Bytes;
+use engineio::server::{Application, Body, Handshake as EngineHandshake, Limits, Reset, Stats};
+use http::{HeaderName, Request, Response, StatusCode};
+use tokio::net::TcpListener;
+
+pub use self::adapter::{Adapter, Target};
+pub use self::broadcast::Broadcast;
+pub use self::namespace::{Namespace, NamespaceBuilder};
+pub use self::outgoing::Outgoing;
+pub use self::socket::{
+    Ack, AckError, Closed, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId,
+};
+
+use self::client::{Client, Mail};
+use crate::ConnectionConfig;
+
+/// Settings of a Socket.IO server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Settings of the Engine.IO layer. Its path is `/socket.io` by default.
+    pub engine: engineio::Config,
+    /// Limits of one client's packets, namespaces and acks.
+    pub connection: ConnectionConfig,
+    /// Most events of one client that may wait for its handlers; while there are as many, nothing is read from it.
+    /// Default: 256. At least 1.
+    pub max_waiting_events: usize,
+    /// Request headers of the handshake that sockets keep. Default: none, since they cost memory for as long as the
+    /// client stays.
+    pub kept_headers: Vec<HeaderName>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let mut engine = engineio::Config::default();
+        engine.path = "/socket.io".to_owned();
+        Self { engine, connection: ConnectionConfig::default(), max_waiting_events: 256, kept_headers: Vec::new() }
+    }
+}
+
+/// Why a server could not be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A setting of the Engine.IO layer is out of range.
+    Engine(engineio::ConfigError),
+    /// A setting of ours is out of range.
+    Config {
+        /// The field's name.
+        field: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A namespace's name does not start with `/`, or has a comma in it.
+    NamespaceName(String),
+    /// A namespace, or an event within one, was registered twice.
+    Twice(String),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Config { field, allowed } => write!(f, "{field} must be {allowed}"),
+            Self::NamespaceName(name) => write!(f, "a namespace starts with `/` and has no comma: {name:?}"),
+            Self::Twice(name) => write!(f, "registered twice: {name:?}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// Collects namespaces and settings for an [`Io`].
+#[derive(Debug, Default)]
+pub struct IoBuilder {
+    config: Config,
+    namespaces: Vec<(String, NamespaceBuilder)>,
+}
+
+impl IoBuilder {
+    /// Replaces the settings.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Adds a namespace, whose handlers `register` sets up. `/` is one like any other: without it, clients that ask for
+    /// it get `Invalid namespace`.
+    #[must_use]
+    pub fn namespace(mut self, name: impl Into<String>, register: impl FnOnce(&mut NamespaceBuilder)) -> Self {
+        let mut namespace = NamespaceBuilder::default();
+        register(&mut namespace);
+        self.namespaces.push((name.into(), namespace));
+        self
+    }
+
+    /// Makes the server.
+    ///
+    /// # Errors
+    /// [`BuildError`] for a setting out of range, or a name that is wrong or taken.
+    pub fn build(self) -> Result<Io, BuildError> {
+        if self.config.max_waiting_events == 0 {
+            return Err(BuildError::Config { field: "max_waiting_events", allowed: "at least 1" });
+        }
+        let mut namespaces = HashMap::new();
+        for (name, builder) in self.namespaces {
+            if !name.starts_with('/') || name.contains(',') {
+                return Err(BuildError::NamespaceName(name));
+            }
+            let namespace = Namespace::new(name.as_str().into(), builder)?;
+            if namespaces.insert(name.clone().into_boxed_str(), namespace).is_some() {
+                return Err(BuildError::Twice(name));
+            }
+        }
+        let hub = Arc::new(Hub {
+            namespaces,
+            connection: self.config.connection,
+            max_waiting_events: self.config.max_waiting_events,
+            kept_headers: self.config.kept_headers,
+            closing: AtomicBool::new(false),
+        });
+        let engine = engineio::Server::new(self.config.engine, App { hub: Arc::clone(&hub) });
+        Ok(Io { engine: engine.map_err(BuildError::Engine)?, hub })
+    }
+}
+
+/// A Socket.IO server. A clone is another handle on the same server.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let io = socketio::Io::builder()
+///     .namespace("/", |root| {
+///         root.on("hello", async |socket: socketio::Socket, name: String| {
+///             // An error says that the client has left meanwhile.
+///             let _left = socket.broadcast().emit("hello", (name,));
+///         });
+///     })
+///     .build()?;
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// io.serve(listener, std::future::pending()).await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Io {
+    engine: engineio::Server<App>,
+    hub: Arc<Hub>,
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io").field("namespaces", &self.hub.namespaces.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Io {
+    /// Starts to build a server.
+    #[must_use]
+    pub fn builder() -> IoBuilder {
+        IoBuilder::default()
+    }
+
+    /// Returns a namespace, for broadcasting to it.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<Namespace> {
+        self.hub.namespaces.get(name).cloned()
+    }
+
+    /// Tells whether a request's path is this server's.
+    #[must_use]
+    pub fn owns(&self, path: &str) -> bool {
+        self.engine.owns(path)
+    }
+
+    /// Answers a request that this server [owns](Self::owns), for use inside of another hyper service.
+    ///
+    /// # Errors
+    /// [`Reset`] where the connection is to be broken off.
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Result<Response<Body>, Reset>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+    {
+        self.engine.handle(request, peer).await
+    }
+
+    /// Serves nothing but Socket.IO over a listener, until `shutdown` is ready; then closes every client.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let io = self.clone();
+        let service = move |request: Request<hyper::body::Incoming>, peer| {
+            let io = io.clone();
+            async move {
+                if io.owns(request.uri().path()) {
+                    return io.handle(request, peer).await;
+                }
+                let mut response = Response::new(Body::default());
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                Ok(response)
+            }
+        };
+        let closing = async {
+            shutdown.await;
+            self.close().await;
+        };
+        engineio::server::serve(listener, Limits::default(), service, closing).await;
+    }
+
+    /// Closes every client, with the reason `server shutting down`, and lets no new ones in. Ready when the last one is
+    /// gone.
+    ///
+    /// As in the reference server no DISCONNECT packet is sent, so that clients come back by themselves.
+    pub async fn close(&self) {
+        self.hub.closing.store(true, Release);
+        self.engine.close().await;
+    }
+
+    /// Returns counts of the Engine.IO layer: sessions by transport, waiting bytes, refusals.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        self.engine.stats()
+    }
+}
+
+/// What all clients share.
+struct Hub {
+    namespaces: HashMap<Box<str>, Namespace>,
+    connection: ConnectionConfig,
+    max_waiting_events: usize,
+    kept_headers: Vec<HeaderName>,
+    closing: AtomicBool,
+}
+
+impl Hub {
+    fn is_closing(&self) -> bool {
+        self.closing.load(Acquire)
+    }
+}
+
+/// The Engine.IO application that makes a [`Client`] of each session.
+struct App {
+    hub: Arc<Hub>,
+}
+
+impl Application for App {
+    type Handler = Client;
+
+    fn open(&self, handshake: &EngineHandshake<'_>, link: engineio::server::Socket<Mail>) -> Client {
+        let handshake = Handshake::of(handshake, &self.hub.kept_headers);
+        Client::new(Arc::clone(&self.hub), link, handshake)
+    }
+}

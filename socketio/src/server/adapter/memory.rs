@@ -1,0 +1,173 @@
+//! Rooms within one process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::{FixedState, RandomState};
+
+use super::{Adapter, Target};
+use crate::server::outgoing::Outgoing;
+use crate::server::socket::{Room, Socket};
+
+/// The default adapter.
+///
+/// Maps are sharded by room. A broadcast takes a snapshot of the room's members, which is kept until the room changes,
+/// so no lock is held while it fans out.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    everyone: Mutex<Members>,
+    by_id: Sharded<Socket>,
+    rooms: Sharded<Members>,
+}
+
+/// The members of one room, by their serial number.
+#[derive(Debug, Default)]
+struct Members {
+    // Serial numbers are our own: nothing to defend against.
+    members: HashMap<u64, Socket, FixedState>,
+    snapshot: Option<Arc<[Socket]>>,
+}
+
+impl Members {
+    fn insert(&mut self, socket: &Socket) {
+        if self.members.insert(socket.serial(), socket.clone()).is_none() {
+            self.snapshot = None;
+        }
+    }
+
+    fn remove(&mut self, socket: &Socket) {
+        if self.members.remove(&socket.serial()).is_some() {
+            self.snapshot = None;
+        }
+    }
+
+    fn snapshot(&mut self) -> Arc<[Socket]> {
+        Arc::clone(self.snapshot.get_or_insert_with(|| self.members.values().cloned().collect()))
+    }
+}
+
+const SHARDS: usize = 32;
+
+/// A map in shards. Its keys may be chosen by clients, hence the seeded hash.
+#[derive(Debug)]
+struct Sharded<T> {
+    hash: RandomState,
+    shards: Box<[Mutex<HashMap<Room, T, RandomState>>]>,
+}
+
+impl<T> Default for Sharded<T> {
+    fn default() -> Self {
+        Self { hash: RandomState::default(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl<T> Sharded<T> {
+    fn shard(&self, key: &str) -> MutexGuard<'_, HashMap<Room, T, RandomState>> {
+        use std::hash::BuildHasher;
+        // The high bits, since the map inside of the shard uses the low ones of a hash of its own.
+        let shard = (self.hash.hash_one(key) >> 32) as usize % SHARDS;
+        lock(&self.shards[shard])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What happens under these locks leaves the maps whole at every point where it could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    /// Returns the members of a room, or the one socket whose id it is.
+    fn members(&self, room: &str) -> Option<Arc<[Socket]>> {
+        if let Some(members) = self.rooms.shard(room).get_mut(room) {
+            return Some(members.snapshot());
+        }
+        self.by_id.shard(room).get(room).map(|socket| Arc::from([socket.clone()]))
+    }
+
+    /// Calls `visit` for each socket of a target, once, without a lock.
+    fn for_each(&self, target: &Target, mut visit: impl FnMut(&Socket)) {
+        let mut excluded: HashMap<u64, (), FixedState> = HashMap::default();
+        for room in &target.except_rooms {
+            excluded.extend(self.members(room).iter().flat_map(|members| members.iter()).map(|s| (s.serial(), ())));
+        }
+        let mut wanted = |socket: &Socket| {
+            if !excluded.contains_key(&socket.serial()) && !target.except.contains(socket.id()) {
+                visit(socket);
+                true
+            } else {
+                false
+            }
+        };
+        match &target.rooms[..] {
+            [] => {
+                let everyone = lock(&self.everyone).snapshot();
+                for socket in everyone.iter() {
+                    wanted(socket);
+                }
+            }
+            [room] => {
+                for socket in self.members(room).iter().flat_map(|members| members.iter()) {
+                    wanted(socket);
+                }
+            }
+            rooms => {
+                let mut seen: HashMap<u64, (), FixedState> = HashMap::default();
+                for room in rooms {
+                    for socket in self.members(room).iter().flat_map(|members| members.iter()) {
+                        if seen.insert(socket.serial(), ()).is_none() {
+                            wanted(socket);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Adapter for Memory {
+    fn add(&self, socket: &Socket) {
+        self.by_id.shard(socket.id()).insert(socket.id().as_str().into(), socket.clone());
+        lock(&self.everyone).insert(socket);
+    }
+
+    fn remove(&self, socket: &Socket, rooms: &[Room]) {
+        for room in rooms {
+            self.leave(socket, room);
+        }
+        lock(&self.everyone).remove(socket);
+        self.by_id.shard(socket.id()).remove(socket.id().as_str());
+    }
+
+    fn join(&self, socket: &Socket, room: Room) {
+        self.rooms.shard(&room).entry(room).or_default().insert(socket);
+    }
+
+    fn leave(&self, socket: &Socket, room: &str) {
+        let mut rooms = self.rooms.shard(room);
+        if let Some(members) = rooms.get_mut(room) {
+            members.remove(socket);
+            if members.members.is_empty() {
+                rooms.remove(room);
+            }
+        }
+    }
+
+    fn broadcast(&self, packet: &Outgoing, target: &Target, volatile: bool) {
+        let bytes = packet.bytes();
+        self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, volatile));
+    }
+
+    fn sockets(&self, target: &Target) -> Vec<Socket> {
+        let mut sockets = Vec::new();
+        self.for_each(target, |socket| sockets.push(socket.clone()));
+        sockets
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.everyone).members.len()
+    }
+
+    fn rooms(&self) -> usize {
+        self.rooms.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+}

@@ -1,0 +1,414 @@
+//! One client: the protocol machine of its namespaces, its sockets, and the handlers that run for them.
+//!
+//! All of it lives in the session's task. Events wait in a queue per socket; at each turn the task runs what it can.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use engineio::server::{Handler, Link};
+use engineio::{CloseReason as EngineReason, Frame, Message};
+use tokio::sync::oneshot;
+
+use super::Hub;
+use super::namespace::{BoxFuture, Mismatch};
+use super::outgoing::Outgoing;
+use super::socket::{Ack, Answer, Deadline, DisconnectReason, Handshake, Refusal, Socket, SocketId};
+use crate::{Action, Connection, DataError, Event, Input, Slot};
+
+/// What sockets send to the task of their client.
+pub(super) enum Mail {
+    Send { slot: Slot, packet: Outgoing, volatile: bool },
+    Ask { slot: Slot, packet: Outgoing, id: u64, deadline: Deadline, answer: oneshot::Sender<Answer> },
+    Disconnect { slot: Slot, close: bool },
+}
+
+pub(super) struct Client {
+    hub: Arc<Hub>,
+    link: engineio::server::Socket<Mail>,
+    handshake: Arc<Handshake>,
+    connection: Connection,
+    // A handful at most in practice: a scan beats a map.
+    members: Vec<Member>,
+    /// Acks that someone waits for, by slot and id.
+    asked: HashMap<(Slot, u64), oneshot::Sender<Answer>>,
+    waiting_events: usize,
+    /// Why the connection is being closed, where it is our doing.
+    closing: Option<DisconnectReason>,
+}
+
+/// A socket and what it still has to do.
+struct Member {
+    socket: Socket,
+    stage: Stage,
+    running: Option<Running>,
+    jobs: VecDeque<Job>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The middleware has not decided yet.
+    Joining,
+    Connected,
+    /// The protocol is done with it; its last jobs are not.
+    Left,
+}
+
+enum Running {
+    Middleware(BoxFuture<Result<(), Refusal>>, usize),
+    Handler(BoxFuture<()>),
+}
+
+enum Job {
+    Connect,
+    Event(Event, Option<u64>),
+    Disconnect(DisconnectReason),
+}
+
+/// What came of one turn of a member.
+enum Turn {
+    Idle,
+    Accepted,
+    Refused(Refusal),
+    Malformed,
+    Panicked,
+    Finished,
+}
+
+impl Client {
+    pub(super) fn new(hub: Arc<Hub>, link: engineio::server::Socket<Mail>, handshake: Handshake) -> Self {
+        let connection = Connection::new(hub.connection, tokio::time::Instant::now().into_std());
+        Self {
+            hub,
+            link,
+            handshake: Arc::new(handshake),
+            connection,
+            members: Vec::new(),
+            asked: HashMap::new(),
+            waiting_events: 0,
+            closing: None,
+        }
+    }
+
+    fn member(&mut self, slot: Slot) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.socket.slot() == slot && member.stage != Stage::Left)
+    }
+
+    fn handle(&mut self, input: Input, link: &mut Link<'_>) {
+        self.connection.handle(input, link.now());
+        while let Some(action) = self.connection.poll_action() {
+            match action {
+                Action::Event { slot, event, ack } => {
+                    if let Some(member) = self.member(slot) {
+                        member.jobs.push_back(Job::Event(event, ack));
+                        self.waiting_events += 1;
+                    }
+                }
+                Action::Write(text) => link.send(Frame::message(&Message::Text(text))),
+                Action::Ack { slot, id, data } => self.answer(slot, id, Answer::Data(data)),
+                Action::AckExpired { slot, id } => self.answer(slot, id, Answer::Expired),
+                Action::Connect { slot, namespace, auth } => self.connect(slot, &namespace, auth, link),
+                Action::Disconnected { slot } => self.leave(slot, DisconnectReason::ClientNamespaceDisconnect),
+                Action::Close(reason) => self.close(DisconnectReason::of_core(reason), link),
+            }
+        }
+    }
+
+    /// Sends the answer to whoever waits for it, if that is still somebody.
+    fn answer(&mut self, slot: Slot, id: u64, answer: Answer) {
+        if let Some(asked) = self.asked.remove(&(slot, id)) {
+            let _nobody_waits = asked.send(answer);
+        }
+    }
+
+    fn connect(&mut self, slot: Slot, name: &ByteString, auth: Option<ByteString>, link: &mut Link<'_>) {
+        let namespace = self.hub.namespaces.get(&**name).cloned();
+        let (Some(namespace), Some(id)) = (namespace, SocketId::random()) else {
+            let message = "Invalid namespace".to_owned();
+            self.connection.handle(Input::Refuse { slot, message, data: None }, link.now());
+            return;
+        };
+        let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
+        let mut member = Member { socket, stage: Stage::Joining, running: None, jobs: VecDeque::new() };
+        // Without middleware the answer needs no turn of its own.
+        if member.next_middleware(0) {
+            self.members.push(member);
+        } else {
+            self.members.push(member);
+            self.accept(slot, link);
+        }
+    }
+
+    /// The middleware said yes.
+    fn accept(&mut self, slot: Slot, link: &mut Link<'_>) {
+        let Some(member) = self.member(slot) else { return };
+        member.stage = Stage::Connected;
+        member.jobs.push_back(Job::Connect);
+        let socket = member.socket.clone();
+        self.handle(Input::Accept { slot, sid: socket.id().as_str().into(), pid: None }, link);
+        // After the CONNECT packet, so that no broadcast comes before it.
+        socket.enter();
+    }
+
+    /// Takes a socket out of its namespace; what it has been sent before is still handled.
+    fn leave(&mut self, slot: Slot, reason: DisconnectReason) {
+        let Some(member) = self.member(slot) else { return };
+        if member.stage == Stage::Joining {
+            // It never was connected: nobody knows of it.
+            member.running = None;
+            member.socket.exit();
+        } else {
+            member.jobs.push_back(Job::Disconnect(reason));
+        }
+        member.stage = Stage::Left;
+        self.asked.retain(|(asked, _), _| *asked != slot);
+    }
+
+    /// Closes the whole connection, for a reason of ours.
+    fn close(&mut self, reason: DisconnectReason, link: &mut Link<'_>) {
+        self.closing.get_or_insert(reason);
+        link.close();
+    }
+
+    /// Forgets the events that wait, behind one that ended the connection.
+    fn forget_events(&mut self) {
+        for member in &mut self.members {
+            member.jobs.retain(|job| !matches!(job, Job::Event(..)));
+        }
+        self.waiting_events = 0;
+    }
+
+    /// Runs what can be run without waiting. Without a link the session is over.
+    fn run(&mut self, cx: &mut Context<'_>, mut link: Option<&mut Link<'_>>) {
+        let mut index = 0;
+        while let Some(member) = self.members.get_mut(index) {
+            let slot = member.socket.slot();
+            match member.turn(cx, &mut self.waiting_events) {
+                Turn::Idle => index += 1,
+                Turn::Finished => drop(self.members.swap_remove(index)),
+                Turn::Accepted => match &mut link {
+                    Some(link) => self.accept(slot, link),
+                    None => drop(self.members.swap_remove(index)),
+                },
+                Turn::Refused(refusal) => {
+                    let member = self.members.swap_remove(index);
+                    member.socket.exit();
+                    if let Some(link) = &mut link {
+                        let Refusal { message, data } = refusal;
+                        self.handle(Input::Refuse { slot, message, data }, link);
+                    }
+                }
+                Turn::Malformed => {
+                    self.forget_events();
+                    if let Some(link) = &mut link {
+                        self.handle(Input::Malformed, link);
+                    }
+                }
+                Turn::Panicked => {
+                    self.forget_events();
+                    if let Some(link) = &mut link {
+                        self.close(DisconnectReason::ForcedServerClose, link);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Member {
+    /// Starts the middleware with this number; false where there is none left.
+    fn next_middleware(&mut self, number: usize) -> bool {
+        let namespace = self.socket.namespace().clone();
+        let Some(middleware) = namespace.shared().handlers.middleware.get(number) else {
+            return false;
+        };
+        self.running = Some(Running::Middleware(middleware(self.socket.clone()), number));
+        true
+    }
+
+    /// Goes on with what is running, then with the next jobs, until something waits.
+    fn turn(&mut self, cx: &mut Context<'_>, waiting_events: &mut usize) -> Turn {
+        loop {
+            match &mut self.running {
+                Some(Running::Middleware(future, number)) => {
+                    let number = *number;
+                    let Some(polled) = guarded(|| future.as_mut().poll(cx)) else {
+                        self.running = None;
+                        return Turn::Refused(Refusal::new("Internal error"));
+                    };
+                    match polled {
+                        Poll::Pending => return Turn::Idle,
+                        Poll::Ready(Ok(())) if self.next_middleware(number + 1) => {}
+                        Poll::Ready(Ok(())) => {
+                            self.running = None;
+                            return Turn::Accepted;
+                        }
+                        Poll::Ready(Err(refusal)) => {
+                            self.running = None;
+                            return Turn::Refused(refusal);
+                        }
+                    }
+                }
+                Some(Running::Handler(future)) => {
+                    let Some(polled) = guarded(|| future.as_mut().poll(cx)) else {
+                        self.running = None;
+                        return Turn::Panicked;
+                    };
+                    match polled {
+                        Poll::Pending => return Turn::Idle,
+                        Poll::Ready(()) => self.running = None,
+                    }
+                }
+                None => {
+                    let Some(job) = self.jobs.pop_front() else {
+                        return if self.stage == Stage::Left { Turn::Finished } else { Turn::Idle };
+                    };
+                    if self.jobs.is_empty() && self.jobs.capacity() > KEPT_JOBS {
+                        self.jobs = VecDeque::new(); // gives the memory of a burst back
+                    }
+                    if matches!(job, Job::Event(..)) {
+                        *waiting_events -= 1;
+                    }
+                    match guarded(|| self.start(job)) {
+                        Some(Ok(future)) => self.running = future.map(Running::Handler),
+                        Some(Err(Malformed)) => return Turn::Malformed,
+                        None => return Turn::Panicked,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a job; what it does without waiting is done at the first poll.
+    fn start(&self, job: Job) -> Result<Option<BoxFuture<()>>, Malformed> {
+        let handlers = &self.socket.namespace().shared().handlers;
+        let socket = || self.socket.clone();
+        Ok(match job {
+            Job::Connect => handlers.connect.as_ref().map(|connect| connect(socket())),
+            Job::Event(event, ack) => {
+                let ack = ack.map(|id| Ack { socket: socket(), id });
+                let Some(handler) = handlers.events.get(event.name()) else {
+                    event.data().validate().map_err(|_| Malformed)?;
+                    return Ok(handlers.fallback.as_ref().map(|fallback| fallback(socket(), event, ack)));
+                };
+                match handler(socket(), event.data().clone(), ack) {
+                    Ok(future) => Some(future),
+                    Err(Mismatch { error: DataError::Malformed, .. }) => return Err(Malformed),
+                    Err(Mismatch { error, ack }) => match &handlers.mismatch {
+                        Some(mismatch) => Some(mismatch(socket(), event.name().to_owned(), error, ack)),
+                        None => {
+                            tracing::debug!(%error, "an event was dropped: its arguments do not fit its handler");
+                            None
+                        }
+                    },
+                }
+            }
+            Job::Disconnect(reason) => {
+                if let Some(disconnecting) = &handlers.disconnecting {
+                    disconnecting(&self.socket, reason);
+                }
+                self.socket.exit();
+                handlers.disconnect.as_ref().map(|disconnect| disconnect(socket(), reason))
+            }
+        })
+    }
+}
+
+fn send(packet: &Outgoing, link: &mut Link<'_>) {
+    for frame in packet.frames() {
+        link.send(frame.clone());
+    }
+}
+
+/// The arguments of an event were no JSON.
+struct Malformed;
+
+/// Slots for jobs that an idle socket may keep.
+const KEPT_JOBS: usize = 8;
+
+/// Runs code of the application. A panic there costs one client its connection, not the others theirs.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    // The panic hook has logged the panic itself by now.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| tracing::error!("a handler panicked; its client is closed")).ok()
+}
+
+impl Handler for Client {
+    type Mail = Mail;
+
+    fn on_message(&mut self, message: Message, link: &mut Link<'_>) {
+        let input = match message {
+            Message::Text(text) => Input::Text(text),
+            Message::Binary(bytes) => Input::Binary(bytes),
+        };
+        self.handle(input, link);
+    }
+
+    fn on_mail(&mut self, mail: Mail, link: &mut Link<'_>) {
+        match mail {
+            Mail::Send { slot, packet, volatile } => {
+                if self.member(slot).is_some() {
+                    // All frames of a packet go, or none.
+                    if !volatile || link.is_writable() {
+                        send(&packet, link);
+                    }
+                }
+            }
+            Mail::Ask { slot, packet, id, deadline, answer } => {
+                if self.member(slot).is_some() {
+                    self.asked.insert((slot, id), answer);
+                    self.handle(Input::ExpectAck { slot, id, deadline }, link);
+                    send(&packet, link);
+                }
+            }
+            Mail::Disconnect { slot, close } => {
+                if self.member(slot).is_some() {
+                    self.leave(slot, DisconnectReason::ServerNamespaceDisconnect);
+                    self.handle(Input::Disconnect { slot }, link);
+                }
+                if close {
+                    self.close(DisconnectReason::ServerNamespaceDisconnect, link);
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, link: &mut Link<'_>) {
+        self.run(cx, Some(link));
+    }
+
+    fn is_ready(&self) -> bool {
+        self.waiting_events < self.hub.max_waiting_events
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.connection.poll_timeout()
+    }
+
+    fn on_timeout(&mut self, link: &mut Link<'_>) {
+        self.handle(Input::Timeout, link);
+    }
+
+    fn on_round_trip(&mut self, time: Duration) {
+        for Member { socket, .. } in self.members.iter().filter(|member| member.stage == Stage::Connected) {
+            if let Some(round_trip) = &socket.namespace().shared().handlers.round_trip {
+                round_trip(socket, time);
+            }
+        }
+    }
+
+    fn on_close(&mut self, reason: EngineReason) {
+        let reason = self.closing.unwrap_or_else(|| DisconnectReason::of_engine(reason, self.hub.is_closing()));
+        let slots: Vec<Slot> = self.members.iter().map(|member| member.socket.slot()).collect();
+        for slot in slots {
+            self.leave(slot, reason);
+        }
+    }
+
+    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.run(cx, None);
+        if self.members.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,52 @@
+//! A packet encoded once, for any number of recipients.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engineio::Frame;
+
+use crate::{Arguments, UsageError, encode_ack, encode_event};
+
+/// A packet in its wire form: a text frame and the frames of its attachments. A clone costs a reference count or two.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    text: Frame,
+    attachments: Option<Arc<[Frame]>>,
+}
+
+/// What most packets fit into, header included.
+const USUAL_BYTES: usize = 118;
+
+impl Outgoing {
+    pub(super) fn event(
+        namespace: &str,
+        ack_id: Option<u64>,
+        name: &str,
+        arguments: impl Arguments,
+    ) -> Result<Self, UsageError> {
+        Self::encode(|out| encode_event(out, namespace, ack_id, name, arguments))
+    }
+
+    pub(super) fn ack(namespace: &str, id: u64, arguments: impl Arguments) -> Result<Self, UsageError> {
+        Self::encode(|out| encode_ack(out, namespace, id, arguments))
+    }
+
+    fn encode(encode: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Bytes>, UsageError>) -> Result<Self, UsageError> {
+        let mut encoded = Ok(Vec::new());
+        let text = Frame::text_with(USUAL_BYTES, |out| encoded = encode(out));
+        let attachments = encoded?;
+        let attachments =
+            (!attachments.is_empty()).then(|| attachments.iter().map(|bytes| Frame::binary(bytes)).collect());
+        Ok(Self { text, attachments })
+    }
+
+    /// Yields the frames, in the order in which they must leave.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        std::iter::once(&self.text).chain(self.attachments.iter().flat_map(|frames| frames.iter()))
+    }
+
+    /// Returns how many bytes the packet counts in a queue.
+    pub fn bytes(&self) -> usize {
+        self.frames().map(Frame::wire_len).sum()
+    }
+}

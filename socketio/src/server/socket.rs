@@ -1,0 +1,539 @@
+//! One client in one namespace.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytestring::ByteString;
+use engineio::CloseReason as EngineReason;
+use engineio::server::Handshake as EngineHandshake;
+use http::{HeaderMap, HeaderName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::adapter::Target;
+use super::broadcast::Broadcast;
+use super::client::Mail;
+use super::namespace::Namespace;
+use super::outgoing::Outgoing;
+use crate::{Arguments, CloseReason, Data, FromArguments, Slot, UsageError};
+
+/// The name of a room.
+pub type Room = Arc<str>;
+
+/// The public id of a socket: 20 random characters of `A-Za-z0-9_-`, different from the session's secret id.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SocketId(ByteString);
+
+impl SocketId {
+    /// Draws an id; `None` where the system has no randomness to give.
+    pub(super) fn random() -> Option<Self> {
+        let mut random = [0; 15];
+        match getrandom::fill(&mut random) {
+            Ok(()) => Some(Self(engineio::Sid::from_random(random).expose().into())),
+            Err(error) => {
+                tracing::error!(%error, "no randomness for a socket id");
+                None
+            }
+        }
+    }
+
+    /// Returns the id's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for SocketId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SocketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for SocketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is kept of the request that opened the session.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Handshake {
+    /// Where the request came from: the client, or the proxy in front of us.
+    pub address: SocketAddr,
+    /// When it came.
+    pub issued: SystemTime,
+    /// The headers that [`Config::kept_headers`](super::Config) names.
+    pub headers: HeaderMap,
+}
+
+impl Handshake {
+    pub(super) fn of(handshake: &EngineHandshake<'_>, kept_headers: &[HeaderName]) -> Self {
+        let mut headers = HeaderMap::new();
+        for name in kept_headers {
+            for value in handshake.request.headers.get_all(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        Self { address: handshake.peer, issued: SystemTime::now(), headers }
+    }
+}
+
+/// Why a client may not join a namespace. It reaches the client's `connect_error` as `{ message, data? }`.
+#[derive(Debug)]
+pub struct Refusal {
+    pub(super) message: String,
+    pub(super) data: Option<Box<RawValue>>,
+}
+
+impl Refusal {
+    /// Makes a refusal with a message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), data: None }
+    }
+
+    /// Adds data.
+    ///
+    /// # Errors
+    /// Where it cannot be serialised.
+    pub fn with_data(mut self, data: &impl Serialize) -> Result<Self, serde_json::Error> {
+        self.data = Some(serde_json::value::to_raw_value(data)?);
+        Ok(self)
+    }
+}
+
+/// Why a socket was disconnected. [`as_str`](Self::as_str) gives the name that the reference server gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DisconnectReason {
+    /// The client left the namespace.
+    ClientNamespaceDisconnect,
+    /// The server disconnected the socket.
+    ServerNamespaceDisconnect,
+    /// The client closed its connection: a `close` packet or a WebSocket close frame.
+    ClosedByClient,
+    /// The connection ended without a goodbye.
+    ConnectionLost,
+    /// The transport failed, or the client fell too far behind.
+    TransportError,
+    /// No pong came in time.
+    PingTimeout,
+    /// The client sent bytes that are no Engine.IO packet.
+    ParseError,
+    /// The client sent text that is no Socket.IO packet.
+    ForcedClose,
+    /// The client sent a packet at the wrong moment, or the server closed its connection.
+    ForcedServerClose,
+    /// The server is shutting down.
+    ServerShuttingDown,
+}
+
+impl DisconnectReason {
+    /// Returns the reason's name in socket.io.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientNamespaceDisconnect => "client namespace disconnect",
+            Self::ServerNamespaceDisconnect => "server namespace disconnect",
+            Self::ClosedByClient | Self::ConnectionLost => "transport close",
+            Self::TransportError => "transport error",
+            Self::PingTimeout => "ping timeout",
+            Self::ParseError => "parse error",
+            Self::ForcedClose => "forced close",
+            Self::ForcedServerClose => "forced server close",
+            Self::ServerShuttingDown => "server shutting down",
+        }
+    }
+
+    /// Tells whether the client left on purpose: with a DISCONNECT packet, a `close` packet or a close frame.
+    #[must_use]
+    pub fn is_deliberate(self) -> bool {
+        matches!(self, Self::ClientNamespaceDisconnect | Self::ClosedByClient)
+    }
+
+    pub(super) fn of_engine(reason: EngineReason, shutting_down: bool) -> Self {
+        match reason {
+            EngineReason::ClosedByClient => Self::ClosedByClient,
+            EngineReason::ConnectionLost => Self::ConnectionLost,
+            EngineReason::TransportError => Self::TransportError,
+            EngineReason::PingTimeout => Self::PingTimeout,
+            EngineReason::ParseError => Self::ParseError,
+            EngineReason::ForcedClose if shutting_down => Self::ServerShuttingDown,
+            // Also what a later version of the layer below may add.
+            _ => Self::ForcedServerClose,
+        }
+    }
+
+    pub(super) fn of_core(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Malformed(_) => Self::ForcedClose,
+            CloseReason::Violation(_) | CloseReason::ConnectTimeout => Self::ForcedServerClose,
+        }
+    }
+}
+
+impl fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The socket is disconnected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the socket is disconnected")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Why an event was not sent.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// The socket is disconnected.
+    Closed,
+    /// The event's name is reserved, or its arguments cannot be serialised.
+    Usage(UsageError),
+}
+
+impl fmt::Display for EmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Closed.fmt(f),
+            Self::Usage(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for EmitError {}
+
+impl From<UsageError> for EmitError {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl From<Closed> for EmitError {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// Why an ack did not come.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The event was not sent.
+    Emit(EmitError),
+    /// The client did not answer in time, or too many acks of it are outstanding.
+    Timeout,
+    /// The client left before it answered.
+    Disconnected,
+    /// The answer is of another type.
+    Mismatch(crate::DataError),
+}
+
+impl fmt::Display for AckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Emit(error) => error.fmt(f),
+            Self::Timeout => f.write_str("the client did not acknowledge the event in time"),
+            Self::Disconnected => f.write_str("the client left before it acknowledged the event"),
+            Self::Mismatch(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AckError {}
+
+/// What becomes of an ack that is waited for.
+pub(super) enum Answer {
+    Data(Data),
+    Expired,
+}
+
+/// A client in a namespace. A clone is another handle on the same one.
+#[derive(Clone)]
+pub struct Socket {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    id: SocketId,
+    serial: u64,
+    slot: Slot,
+    namespace: Namespace,
+    link: engineio::server::Socket<Mail>,
+    handshake: Arc<Handshake>,
+    auth: Option<ByteString>,
+    connected: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rooms: Vec<Room>,
+    /// Set for good when the socket has left its rooms: a late join must not bring it back.
+    gone: bool,
+    extensions: http::Extensions,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("id", &self.shared.id)
+            .field("namespace", &self.shared.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
+
+impl Socket {
+    pub(super) fn new(
+        id: SocketId,
+        slot: Slot,
+        namespace: Namespace,
+        link: engineio::server::Socket<Mail>,
+        handshake: Arc<Handshake>,
+        auth: Option<ByteString>,
+    ) -> Self {
+        let shared = Shared {
+            id,
+            serial: NEXT_SERIAL.fetch_add(1, Relaxed),
+            slot,
+            namespace,
+            link,
+            handshake,
+            auth,
+            connected: AtomicBool::new(false),
+            state: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the public id.
+    #[must_use]
+    pub fn id(&self) -> &SocketId {
+        &self.shared.id
+    }
+
+    /// A number of this socket alone in this process, cheaper to compare than its id.
+    pub(super) fn serial(&self) -> u64 {
+        self.shared.serial
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        self.shared.slot
+    }
+
+    /// Returns the namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.shared.namespace
+    }
+
+    /// Returns what is kept of the request that opened the session.
+    #[must_use]
+    pub fn handshake(&self) -> &Handshake {
+        &self.shared.handshake
+    }
+
+    /// Parses the credentials that came with the CONNECT packet; those of a client that sent none are `{}`.
+    ///
+    /// # Errors
+    /// Where they do not fit the type.
+    pub fn auth<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.shared.auth.as_deref().unwrap_or("{}"))
+    }
+
+    /// Tells whether the socket is connected: after the middleware, until it leaves.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.shared.connected.load(Acquire)
+    }
+
+    /// Keeps a value with the socket, in place of one of the same type.
+    pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
+        self.state().extensions.insert(value);
+    }
+
+    /// Returns a value that [`insert`](Self::insert) has kept.
+    #[must_use]
+    pub fn value<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        self.state().extensions.get::<T>().cloned()
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// [`EmitError`] where the socket is disconnected or the event cannot be encoded. That it was sent does not mean
+    /// that it arrives.
+    pub fn emit(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
+        self.send(Outgoing::event(self.shared.namespace.name(), None, name, arguments)?, false)
+    }
+
+    /// Sends an event that is dropped if the client is not ready for it at once.
+    ///
+    /// # Errors
+    /// Those of [`emit`](Self::emit).
+    pub fn emit_volatile(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
+        self.send(Outgoing::event(self.shared.namespace.name(), None, name, arguments)?, true)
+    }
+
+    /// Sends an event and waits for the client's ack, for as long as `timeout`.
+    ///
+    /// # Errors
+    /// [`AckError`].
+    pub async fn emit_with_ack<T: FromArguments>(
+        &self,
+        name: &str,
+        arguments: impl Arguments,
+        timeout: Duration,
+    ) -> Result<T, AckError> {
+        let id = self.shared.namespace.shared().next_ack();
+        let packet = Outgoing::event(self.shared.namespace.name(), Some(id), name, arguments).map_err(EmitError::from);
+        let packet = packet.map_err(AckError::Emit)?;
+        let (answer, answered) = oneshot::channel();
+        let deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
+        let bytes = packet.bytes();
+        let mail = Mail::Ask { slot: self.shared.slot, packet, id, deadline, answer };
+        self.mail(mail, bytes).map_err(|closed| AckError::Emit(closed.into()))?;
+        match answered.await {
+            Ok(Answer::Data(data)) => data.args().map_err(AckError::Mismatch),
+            Ok(Answer::Expired) => Err(AckError::Timeout),
+            Err(_gone) => Err(AckError::Disconnected),
+        }
+    }
+
+    /// Chooses everyone in the namespace but this socket, to be narrowed.
+    pub fn broadcast(&self) -> Broadcast {
+        let target = Target { except: vec![self.shared.id.clone()], ..Target::default() };
+        Broadcast::new(self.shared.namespace.clone(), target)
+    }
+
+    /// Chooses everyone in a room but this socket.
+    pub fn to(&self, room: impl Into<Room>) -> Broadcast {
+        self.broadcast().to(room)
+    }
+
+    /// Joins a room. Nothing happens where the socket is in it already, or is gone.
+    pub fn join(&self, room: impl Into<Room>) {
+        let room = room.into();
+        let mut state = self.state();
+        if !state.gone && !state.rooms.contains(&room) {
+            state.rooms.push(Room::clone(&room));
+            // Under the socket's own lock, so that it cannot be leaving at the same time.
+            self.shared.namespace.shared().adapter().join(self, room);
+        }
+    }
+
+    /// Leaves a room.
+    pub fn leave(&self, room: &str) {
+        let mut state = self.state();
+        if let Some(at) = state.rooms.iter().position(|joined| &**joined == room) {
+            state.rooms.swap_remove(at);
+            self.shared.namespace.shared().adapter().leave(self, room);
+        }
+    }
+
+    /// Returns the rooms that the socket has joined. It is also in a room named by its id, which is not listed.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Room> {
+        self.state().rooms.clone()
+    }
+
+    /// Disconnects the socket from its namespace with a DISCONNECT packet, or with `close` the client from the server.
+    pub fn disconnect(&self, close: bool) {
+        // An error means that it is gone already.
+        let _gone = self.shared.link.mail(Mail::Disconnect { slot: self.shared.slot, close }, 0);
+    }
+
+    /// Takes a packet of a broadcast; where the socket is gone there is nobody to be told.
+    pub(super) fn deliver(&self, packet: Outgoing, bytes: usize, volatile: bool) {
+        if self.is_connected() {
+            let _gone = self.shared.link.mail(Mail::Send { slot: self.shared.slot, packet, volatile }, bytes);
+        }
+    }
+
+    pub(super) fn send(&self, packet: Outgoing, volatile: bool) -> Result<(), EmitError> {
+        let bytes = packet.bytes();
+        Ok(self.mail(Mail::Send { slot: self.shared.slot, packet, volatile }, bytes)?)
+    }
+
+    fn mail(&self, mail: Mail, bytes: usize) -> Result<(), Closed> {
+        if self.state_is_gone() {
+            return Err(Closed);
+        }
+        self.shared.link.mail(mail, bytes).map_err(|_gone| Closed)
+    }
+
+    /// Middleware may send before the socket is connected, so this is not the opposite of `is_connected`.
+    fn state_is_gone(&self) -> bool {
+        !self.is_connected() && self.state().gone
+    }
+
+    /// Takes the socket into its namespace.
+    pub(super) fn enter(&self) {
+        self.shared.namespace.shared().adapter().add(self);
+        self.shared.connected.store(true, Release);
+    }
+
+    /// Takes the socket out of its namespace and its rooms.
+    pub(super) fn exit(&self) {
+        let was_connected = self.shared.connected.swap(false, Release);
+        let rooms = {
+            let mut state = self.state();
+            state.gone = true;
+            std::mem::take(&mut state.rooms)
+        };
+        if was_connected {
+            self.shared.namespace.shared().adapter().remove(self, &rooms);
+        }
+    }
+}
+
+/// The answer to an event, given at most once. Dropping it leaves the client without one.
+#[derive(Debug)]
+#[must_use = "the client waits for it"]
+pub struct Ack {
+    pub(super) socket: Socket,
+    pub(super) id: u64,
+}
+
+impl Ack {
+    /// Sends the answer.
+    ///
+    /// # Errors
+    /// Those of [`Socket::emit`].
+    pub fn send(self, arguments: impl Arguments) -> Result<(), EmitError> {
+        let packet = Outgoing::ack(self.socket.shared.namespace.name(), self.id, arguments)?;
+        self.socket.send(packet, false)
+    }
+}
+
+/// When an ack expires.
+pub(super) type Deadline = Option<Instant>;

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 pub mod id;
 pub mod password;
+pub mod store;
 pub mod sync;
 pub mod telemetry;
 

@@ -65,7 +65,15 @@ enum Running {
 enum Job {
     Connect,
     Event(Event, Option<u64>),
+    Mismatch(String, Mismatch),
     Disconnect(DisconnectReason),
+}
+
+impl Job {
+    /// Tells whether the client's events are behind it, which are counted and may be forgotten.
+    fn is_event(&self) -> bool {
+        matches!(self, Self::Event(..) | Self::Mismatch(..))
+    }
 }
 
 /// What came of one turn of a member.
@@ -101,18 +109,41 @@ impl Client {
         self.connection.handle(input, link.now());
         while let Some(action) = self.connection.poll_action() {
             match action {
-                Action::Event { slot, event, ack } => {
-                    if let Some(member) = self.member(slot) {
-                        member.jobs.push_back(Job::Event(event, ack));
-                        self.waiting_events += 1;
-                    }
-                }
+                Action::Event { slot, event, ack } => self.arrived(slot, event, ack, link),
                 Action::Write(text) => link.send(Frame::message(&Message::Text(text))),
                 Action::Ack { slot, id, data } => self.answer(slot, id, Answer::Data(data)),
                 Action::AckExpired { slot, id } => self.answer(slot, id, Answer::Expired),
                 Action::Connect { slot, namespace, auth } => self.connect(slot, &namespace, auth, link),
                 Action::Disconnected { slot } => self.leave(slot, DisconnectReason::ClientNamespaceDisconnect),
                 Action::Close(reason) => self.close(DisconnectReason::of_core(reason), link),
+            }
+        }
+    }
+
+    /// Runs the handler of an urgent event, and queues any other.
+    fn arrived(&mut self, slot: Slot, event: Event, ack: Option<u64>, link: &mut Link<'_>) {
+        let Some(member) = self.member(slot) else { return };
+        let socket = &member.socket;
+        let Some(urgent) = socket.namespace().shared().handlers.urgent.get(event.name()) else {
+            member.jobs.push_back(Job::Event(event, ack));
+            self.waiting_events += 1;
+            return;
+        };
+        let ack = ack.map(|id| Ack { socket: socket.clone(), id });
+        match guarded(|| urgent(socket, event.data().clone(), ack)) {
+            Some(Ok(())) => {}
+            Some(Err(Mismatch { error: DataError::Malformed, .. })) => {
+                self.forget_events();
+                self.connection.handle(Input::Malformed, link.now());
+            }
+            // What does not fit is nobody's hurry: it is reported in its turn.
+            Some(Err(mismatch)) => {
+                member.jobs.push_back(Job::Mismatch(event.name().to_owned(), mismatch));
+                self.waiting_events += 1;
+            }
+            None => {
+                self.forget_events();
+                self.close(DisconnectReason::ForcedServerClose, link);
             }
         }
     }
@@ -176,7 +207,7 @@ impl Client {
     /// Forgets the events that wait, behind one that ended the connection.
     fn forget_events(&mut self) {
         for member in &mut self.members {
-            member.jobs.retain(|job| !matches!(job, Job::Event(..)));
+            member.jobs.retain(|job| !job.is_event());
         }
         self.waiting_events = 0;
     }
@@ -269,7 +300,7 @@ impl Member {
                     if self.jobs.is_empty() && self.jobs.capacity() > KEPT_JOBS {
                         self.jobs = VecDeque::new(); // gives the memory of a burst back
                     }
-                    if matches!(job, Job::Event(..)) {
+                    if job.is_event() {
                         *waiting_events -= 1;
                     }
                     match guarded(|| self.start(job)) {
@@ -297,15 +328,10 @@ impl Member {
                 match handler(socket(), event.data().clone(), ack) {
                     Ok(future) => Some(future),
                     Err(Mismatch { error: DataError::Malformed, .. }) => return Err(Malformed),
-                    Err(Mismatch { error, ack }) => match &handlers.mismatch {
-                        Some(mismatch) => Some(mismatch(socket(), event.name().to_owned(), error, ack)),
-                        None => {
-                            tracing::debug!(%error, "an event was dropped: its arguments do not fit its handler");
-                            None
-                        }
-                    },
+                    Err(mismatch) => self.mismatch(event.name().to_owned(), mismatch),
                 }
             }
+            Job::Mismatch(event, mismatch) => self.mismatch(event, mismatch),
             Job::Disconnect(reason) => {
                 if let Some(disconnecting) = &handlers.disconnecting {
                     disconnecting(&self.socket, reason);
@@ -320,6 +346,16 @@ impl Member {
 fn send(packet: &Outgoing, link: &mut Link<'_>) {
     for frame in packet.frames() {
         link.send(frame.clone());
+    }
+}
+
+impl Member {
+    fn mismatch(&self, event: String, Mismatch { error, ack }: Mismatch) -> Option<BoxFuture<()>> {
+        let Some(handler) = &self.socket.namespace().shared().handlers.mismatch else {
+            tracing::debug!(%error, "an event was dropped: its arguments do not fit its handler");
+            return None;
+        };
+        Some(handler(self.socket.clone(), event, error, ack))
     }
 }
 

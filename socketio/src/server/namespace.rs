@@ -24,6 +24,7 @@ type OnConnect = Box<dyn Fn(Socket) -> BoxFuture<()> + Send + Sync>;
 type OnDisconnecting = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
 type OnDisconnect = Box<dyn Fn(Socket, DisconnectReason) -> BoxFuture<()> + Send + Sync>;
 type Handler = Box<dyn Fn(Socket, Data, Option<Ack>) -> Result<BoxFuture<()>, Mismatch> + Send + Sync>;
+type Urgent = Box<dyn Fn(&Socket, Data, Option<Ack>) -> Result<(), Mismatch> + Send + Sync>;
 type OnMismatch = Box<dyn Fn(Socket, String, DataError, Option<Ack>) -> BoxFuture<()> + Send + Sync>;
 type Fallback = Box<dyn Fn(Socket, Event, Option<Ack>) -> BoxFuture<()> + Send + Sync>;
 
@@ -49,6 +50,7 @@ pub(super) struct Handlers {
     pub(super) disconnect: Option<OnDisconnect>,
     // Names are registered by the application and only looked up by clients: nothing to defend against.
     pub(super) events: HashMap<Box<str>, Handler, FixedState>,
+    pub(super) urgent: HashMap<Box<str>, Urgent, FixedState>,
     pub(super) mismatch: Option<OnMismatch>,
     pub(super) fallback: Option<Fallback>,
 }
@@ -147,6 +149,26 @@ impl NamespaceBuilder {
         )
     }
 
+    /// Sets the handler of an event that must not wait behind others, such as a question for the time: it runs the
+    /// moment the event arrives, ahead of earlier events whose handlers are still at work or have not begun.
+    ///
+    /// It cannot wait for anything itself.
+    pub fn on_urgent<F, T>(&mut self, event: &str, handler: F) -> &mut Self
+    where
+        F: Fn(&Socket, T, Option<Ack>) + Send + Sync + 'static,
+        T: FromArguments + 'static,
+    {
+        let urgent: Urgent = Box::new(move |socket, data, ack| match data.args() {
+            Ok(arguments) => Ok(handler(socket, arguments, ack)),
+            Err(error) => Err(Mismatch { error, ack }),
+        });
+        let taken = is_reserved(event) || self.handlers.events.contains_key(event);
+        if self.handlers.urgent.insert(event.into(), urgent).is_some() || taken {
+            self.twice = Some(event.to_owned());
+        }
+        self
+    }
+
     /// Sets what runs for an event whose arguments do not fit its handler's type. Without it such events are dropped,
     /// with a line in the log at level debug. Malformed JSON is no mismatch: it closes the connection.
     pub fn on_mismatch<F, R>(&mut self, handler: F) -> &mut Self
@@ -170,7 +192,8 @@ impl NamespaceBuilder {
     }
 
     fn register(&mut self, event: &str, handler: Handler) -> &mut Self {
-        if is_reserved(event) || self.handlers.events.insert(event.into(), handler).is_some() {
+        let taken = is_reserved(event) || self.handlers.urgent.contains_key(event);
+        if self.handlers.events.insert(event.into(), handler).is_some() || taken {
             self.twice = Some(event.to_owned()); // a reserved name is taken by the protocol
         }
         self

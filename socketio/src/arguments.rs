@@ -84,8 +84,8 @@ impl Arguments for Data {
         if !arguments.is_empty() {
             writer.comma();
             writer.out.extend_from_slice(arguments.as_bytes());
-            placeholder::collect(self.attachments());
         }
+        placeholder::collect(self.attachments());
         Ok(())
     }
 }

@@ -132,7 +132,9 @@ impl Packet {
             (PacketKind::Ack | PacketKind::BinaryAck, Body::Array { start, arguments_at }) => {
                 Content::Ack(Data::new(message, start, arguments_at, attachments))
             }
-            (PacketKind::Ack | PacketKind::BinaryAck, _) => Content::Ack(Data::default()),
+            (PacketKind::Ack | PacketKind::BinaryAck, _) => {
+                Content::Ack(Data::new(ByteString::from_static("[]"), 0, 1, attachments))
+            }
         }
     }
 

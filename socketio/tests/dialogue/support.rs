@@ -118,7 +118,11 @@ pub(crate) fn binary_event<const N: usize>(
     attachments: [&'static [u8]; N],
 ) -> Action {
     let attachments = attachments.map(Bytes::from_static).to_vec();
-    Action::Event { slot: Slot::nth(slot), event: Event::from_json(json, attachments).unwrap(), ack }
+    Action::Event {
+        slot: Slot::nth(slot),
+        event: Event::from_json(json, attachments).expect("a test names an event that can be"),
+        ack,
+    }
 }
 
 pub(crate) fn ack(slot: u64, id: u64, json: &str) -> Action {
@@ -127,7 +131,11 @@ pub(crate) fn ack(slot: u64, id: u64, json: &str) -> Action {
 
 pub(crate) fn binary_ack<const N: usize>(slot: u64, id: u64, json: &str, attachments: [&'static [u8]; N]) -> Action {
     let attachments = attachments.map(Bytes::from_static).to_vec();
-    Action::Ack { slot: Slot::nth(slot), id, data: Data::from_json(json, attachments).unwrap() }
+    Action::Ack {
+        slot: Slot::nth(slot),
+        id,
+        data: Data::from_json(json, attachments).expect("a test names data that can be"),
+    }
 }
 
 pub(crate) fn expired(slot: u64, id: u64) -> Action {

@@ -1,5 +1,6 @@
 //! Every limit and interval of a session, with its unit, default and allowed range.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -12,15 +13,17 @@ use crate::handshake::Transport;
 pub struct Config {
     /// Path that requests start with, without the slash at its end. Default: `/engine.io`.
     pub path: String,
-    /// Time from the handshake, and from each pong, to the next ping. Default: 25 s. At least 1 ms.
+    /// Time from the handshake, and from each pong, to the next ping. Default: 25 s. From 1 ms to 365 days.
     ///
     /// Source: Engine.IO protocol v4, "Heartbeat".
     pub ping_interval: Duration,
-    /// How long a ping may stay unanswered before the session is closed. Default: 20 s. At least 1 ms.
+    /// How long a ping may stay unanswered before the session is closed. Default: 20 s. From 1 ms to 365
+    /// days.
     ///
     /// While polling, the clock starts when the ping is queued.
     pub ping_timeout: Duration,
-    /// How long an upgrade may take from the WebSocket's arrival to the `upgrade` packet. Default: 10 s.
+    /// How long an upgrade may take from the WebSocket's arrival to the `upgrade` packet. Default: 10 s. From 1 ms to
+    /// 365 days.
     ///
     /// After it the WebSocket is dropped; the session goes on polling.
     pub upgrade_timeout: Duration,
@@ -41,12 +44,12 @@ pub struct Config {
     pub transports: Transports,
     /// Which origins may connect beside the server's own. Default: none.
     pub origins: Origins,
-    /// How long a POST may take from its header to its last byte. Default: 20 s.
+    /// How long a POST may take from its header to its last byte. Default: 20 s. From 1 ms to 365 days.
     pub body_timeout: Duration,
     /// How long a closed session waits for its last packets to be fetched or written. Default: 30 s while polling
-    /// (as engine.io 6.6 hard-codes); a WebSocket gets at most 2 s.
+    /// (as engine.io 6.6 hard-codes); a WebSocket gets at most 2 s. At most 365 days.
     pub close_timeout: Duration,
-    /// Most sessions open at once. Default: 1,000,000. A handshake beyond it gets status 503.
+    /// Most sessions open at once. Default: 1,000,000. At least 1. A handshake beyond it gets status 503.
     pub max_sessions: usize,
 }
 
@@ -81,10 +84,11 @@ impl Config {
                 "path",
                 "an absolute path without a slash at its end",
             ),
-            (self.ping_interval >= MIN_INTERVAL, "ping_interval", "at least 1 ms"),
-            (self.ping_timeout >= MIN_INTERVAL, "ping_timeout", "at least 1 ms"),
-            (self.upgrade_timeout >= MIN_INTERVAL, "upgrade_timeout", "at least 1 ms"),
-            (self.body_timeout >= MIN_INTERVAL, "body_timeout", "at least 1 ms"),
+            (INTERVALS.contains(&self.ping_interval), "ping_interval", "from 1 ms to 365 days"),
+            (INTERVALS.contains(&self.ping_timeout), "ping_timeout", "from 1 ms to 365 days"),
+            (INTERVALS.contains(&self.upgrade_timeout), "upgrade_timeout", "from 1 ms to 365 days"),
+            (INTERVALS.contains(&self.body_timeout), "body_timeout", "from 1 ms to 365 days"),
+            (self.close_timeout <= MAX_INTERVAL, "close_timeout", "at most 365 days"),
             (self.max_payload_bytes >= 1, "max_payload_bytes", "at least 1"),
             (self.max_packets_per_payload >= 1, "max_packets_per_payload", "at least 1"),
             (self.max_buffered_bytes >= 1024, "max_buffered_bytes", "at least 1024"),
@@ -98,7 +102,9 @@ impl Config {
     }
 }
 
-const MIN_INTERVAL: Duration = Duration::from_millis(1);
+/// Added to any point in time, this overflows no clock.
+const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
+const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_INTERVAL;
 
 /// Which transports a server offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,10 +186,13 @@ mod tests {
 
     #[test]
     fn each_wrong_field_is_named() {
-        let wrong: [(&str, fn(&mut Config)); 10] = [
+        type Spoil = fn(&mut Config);
+        let wrong: [(&str, Spoil); 12] = [
             ("path", |c| c.path = "engine.io/".into()),
             ("ping_interval", |c| c.ping_interval = Duration::ZERO),
             ("ping_timeout", |c| c.ping_timeout = Duration::ZERO),
+            ("ping_timeout", |c| c.ping_timeout = Duration::MAX),
+            ("close_timeout", |c| c.close_timeout = Duration::MAX),
             ("upgrade_timeout", |c| c.upgrade_timeout = Duration::ZERO),
             ("body_timeout", |c| c.body_timeout = Duration::ZERO),
             ("max_payload_bytes", |c| c.max_payload_bytes = 0),

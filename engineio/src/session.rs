@@ -293,8 +293,7 @@ impl Session {
     }
 
     fn send(&mut self, frame: Frame) {
-        if matches!(self.transport, State::Polling { .. } | State::WebSocket { .. })
-            && self.outbox.push(frame).is_err()
+        if matches!(self.transport, State::Polling { .. } | State::WebSocket { .. }) && self.outbox.push(frame).is_err()
         {
             self.overflow();
         }

@@ -21,7 +21,7 @@ pub(super) struct Heartbeat {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Resting { until: Instant },
-    Awaiting { deadline: Instant, extended: bool },
+    Awaiting { pinged: Instant, deadline: Instant, extended: bool },
 }
 
 /// What the heartbeat wants.
@@ -47,7 +47,7 @@ impl Heartbeat {
     pub(super) fn on_timeout(&mut self, now: Instant) -> Beat {
         match self.state {
             State::Resting { until } if now >= until => {
-                self.state = State::Awaiting { deadline: now + self.timeout, extended: false };
+                self.state = State::Awaiting { pinged: now, deadline: now + self.timeout, extended: false };
                 Beat::Ping
             }
             State::Awaiting { deadline, .. } if now >= deadline => Beat::Dead,
@@ -58,8 +58,8 @@ impl Heartbeat {
     /// A pong starts the interval anew, also one that nobody asked for. Returns the round trip of one that was awaited.
     pub(super) fn on_pong(&mut self, now: Instant) -> Option<Duration> {
         let round_trip = match self.state {
-            State::Awaiting { deadline, extended: false } => (now + self.timeout).checked_duration_since(deadline),
-            State::Awaiting { extended: true, .. } | State::Resting { .. } => None,
+            State::Awaiting { pinged, .. } => Some(now.saturating_duration_since(pinged)),
+            State::Resting { .. } => None,
         };
         self.state = State::Resting { until: now + self.interval };
         round_trip
@@ -67,7 +67,7 @@ impl Heartbeat {
 
     /// Any other packet shows life: it extends the wait for a pong, once per ping.
     pub(super) fn on_packet(&mut self, now: Instant) {
-        if let State::Awaiting { deadline, extended } = &mut self.state
+        if let State::Awaiting { deadline, extended, .. } = &mut self.state
             && !*extended
         {
             *deadline = now + self.timeout;

@@ -116,11 +116,11 @@ impl Outbox {
         body
     }
 
-    /// Forgets everything.
+    /// Forgets everything but a frame in progress: cut short, it would swallow the close frame that comes next.
     pub(crate) fn clear(&mut self) {
-        self.frames = VecDeque::new();
-        self.written = 0;
-        self.bytes = 0;
+        let in_progress = if self.written > 0 { self.frames.pop_front() } else { None };
+        self.bytes = in_progress.as_ref().map_or(0, Frame::wire_len);
+        self.frames = in_progress.into_iter().collect();
     }
 
     /// Gives memory back after a burst.
@@ -185,6 +185,23 @@ mod tests {
         outbox.advance(1);
         outbox.push_control(Frame::control(Bytes::from_static(b"P")));
         assert_eq!(waiting(&outbox), b"\x024aP\x81\x024b");
+    }
+
+    #[test]
+    fn a_frame_in_progress_survives_when_the_rest_is_forgotten() {
+        let mut outbox = Outbox::new(1000);
+        for text in ["ab", "cd"] {
+            outbox.push(frame(text)).unwrap();
+        }
+        outbox.advance(2);
+        outbox.clear();
+        assert_eq!(waiting(&outbox), b"4ab");
+        assert_eq!(outbox.bytes(), 5);
+        outbox.advance(3);
+        outbox.push(frame("ef")).unwrap();
+        outbox.clear();
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes(), 0);
     }
 
     #[test]

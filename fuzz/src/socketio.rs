@@ -131,12 +131,12 @@ pub fn socketio_connection(data: &[u8]) {
     let mut model = Model::default();
     let mut actions = Vec::new();
     for line in data.split(|byte| *byte == b'\n') {
-        let Some((input, same, seconds)) = parse(line, now) else { continue };
+        let Some((input, seconds)) = parse(line, now) else { continue };
         now = now.checked_add(Duration::from_secs(seconds)).unwrap_or(now);
         let timed_out = matches!(input, Input::Timeout);
         model.before(&input);
-        polled.handle(input, now);
-        unpolled.handle(same, now);
+        polled.handle(input.clone(), now);
+        unpolled.handle(input, now);
         while let Some(action) = polled.poll_action() {
             model.check(&action);
             actions.push(action);
@@ -160,44 +160,31 @@ const LIMITS: ConnectionConfig = ConnectionConfig {
     decoder: DecoderConfig { max_attachments: 3, max_binary_bytes: 100, max_namespace_bytes: 8 },
 };
 
-/// The input of a line, twice because inputs cannot be cloned, and the seconds that pass before it.
-fn parse(line: &[u8], now: Instant) -> Option<(Input, Input, u64)> {
+/// The input of a line, and the seconds that pass before it.
+fn parse(line: &[u8], now: Instant) -> Option<(Input, u64)> {
     let (command, rest) = line.split_first()?;
     let text = str::from_utf8(rest);
     let mut numbers = text.unwrap_or_default().split_ascii_whitespace().map_while(|word| word.parse::<u64>().ok());
-    let twice = |make: &dyn Fn() -> Input| (make(), make());
     let mut seconds = 0;
-    let (input, same) = match command {
-        b'<' => {
-            let text = ByteString::from(text.ok()?);
-            twice(&|| Input::Text(text.clone()))
-        }
-        b'#' => twice(&|| Input::Binary(Bytes::copy_from_slice(rest))),
-        b'+' => {
-            let slot = Slot::nth(numbers.next()?);
-            twice(&|| Input::Accept { slot, sid: "sid".into(), pid: None })
-        }
-        b'-' => {
-            let slot = Slot::nth(numbers.next()?);
-            twice(&|| Input::Refuse { slot, message: "no".to_owned(), data: None })
-        }
-        b'!' => {
-            let slot = Slot::nth(numbers.next()?);
-            twice(&|| Input::Disconnect { slot })
-        }
+    let input = match command {
+        b'<' => Input::Text(text.ok()?.into()),
+        b'#' => Input::Binary(Bytes::copy_from_slice(rest)),
+        b'+' => Input::Accept { slot: Slot::nth(numbers.next()?), sid: "sid".into(), pid: None },
+        b'-' => Input::Refuse { slot: Slot::nth(numbers.next()?), message: "no".to_owned(), data: None },
+        b'!' => Input::Disconnect { slot: Slot::nth(numbers.next()?) },
         b'?' => {
             let (slot, id) = (Slot::nth(numbers.next()?), numbers.next()?);
             let deadline = numbers.next().and_then(|seconds| now.checked_add(Duration::from_secs(seconds)));
-            twice(&|| Input::ExpectAck { slot, id, deadline })
+            Input::ExpectAck { slot, id, deadline }
         }
-        b'm' => (Input::Malformed, Input::Malformed),
+        b'm' => Input::Malformed,
         b't' => {
             seconds = numbers.next()?.min(1 << 20);
-            (Input::Timeout, Input::Timeout)
+            Input::Timeout
         }
         _ => return None,
     };
-    Some((input, same, seconds))
+    Some((input, seconds))
 }
 
 /// What an onlooker knows of a connection.

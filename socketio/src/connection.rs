@@ -68,7 +68,7 @@ impl Slot {
 }
 
 /// What happened. A slot that is gone meanwhile is no error: the input is late, and ignored.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Input {
     /// A text message came.
     Text(ByteString),

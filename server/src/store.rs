@@ -2,6 +2,7 @@
 //!
 //! The realtime state works from memory; the store is what is left after a restart.
 
+pub mod metered;
 pub mod sqlite;
 
 #[cfg(test)]

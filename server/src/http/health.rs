@@ -1,0 +1,143 @@
+//! `GET /health/live` and `GET /health/ready`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::{Answer, failure_with, success};
+
+/// How a backend answered when it was last asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// What the backend is to the server, as in `store`.
+    pub backend: &'static str,
+    /// Whether it answered.
+    pub ok: bool,
+    /// How long the answer took, or the failure.
+    pub latency: Duration,
+}
+
+impl Check {
+    /// Asks a backend. Why it failed goes to the log, not to the caller, who may be anyone.
+    pub async fn of<E: fmt::Display>(backend: &'static str, ping: impl Future<Output = Result<(), E>>) -> Self {
+        let began = Instant::now();
+        let answer = ping.await;
+        if let Err(error) = &answer {
+            tracing::warn!(backend, %error, "a backend is down");
+        }
+        Self { backend, ok: answer.is_ok(), latency: began.elapsed() }
+    }
+}
+
+/// Answers that the process runs. It asks no backend: restarting the process would not mend one.
+pub fn live() -> Answer {
+    success(StatusCode::OK, &Live { status: "live" })
+}
+
+/// Answers whether requests should be sent here: every backend answers, and the server is not stopping.
+///
+/// 200, else 503; both list each backend with its latency in milliseconds.
+pub fn ready(checks: &[Check], is_draining: bool) -> Answer {
+    let backends = checks
+        .iter()
+        .map(|check| {
+            let status = if check.ok { "up" } else { "down" };
+            (check.backend, Backend { status, latency_ms: (check.latency.as_secs_f64() * 1e6).round() / 1e3 })
+        })
+        .collect();
+    let down: Vec<_> = checks.iter().filter(|check| !check.ok).map(|check| check.backend).collect();
+    if is_draining {
+        let data = Ready { status: "draining", backends };
+        failure_with(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the server is stopping", Some(&data))
+    } else if down.is_empty() {
+        success(StatusCode::OK, &Ready { status: "ready", backends })
+    } else {
+        let data = Ready { status: "unavailable", backends };
+        let message = format!("not answering: {}", down.join(", "));
+        failure_with(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", &message, Some(&data))
+    }
+}
+
+#[derive(Serialize)]
+struct Live {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    backends: BTreeMap<&'static str, Backend>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Backend {
+    status: &'static str,
+    latency_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::StoreError;
+
+    async fn body(answer: Answer) -> Value {
+        serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    fn check(backend: &'static str, ok: bool) -> Check {
+        Check { backend, ok, latency: Duration::from_micros(1500) }
+    }
+
+    #[tokio::test]
+    async fn a_running_process_is_live() {
+        let answer = live();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(body(answer).await, json!({ "success": true, "data": { "status": "live" } }));
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_backends_answer_is_ready() {
+        let answer = ready(&[check("store", true)], false);
+        assert_eq!(answer.status(), StatusCode::OK);
+        let data = json!({ "status": "ready", "backends": { "store": { "status": "up", "latencyMs": 1.5 } } });
+        assert_eq!(body(answer).await, json!({ "success": true, "data": data }));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_down_makes_it_503() {
+        let answer = ready(&[check("store", false), check("state", true)], false);
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let expected = json!({
+            "success": false,
+            "error": { "code": "UNAVAILABLE", "message": "not answering: store" },
+            "data": {
+                "status": "unavailable",
+                "backends": {
+                    "store": { "status": "down", "latencyMs": 1.5 },
+                    "state": { "status": "up", "latencyMs": 1.5 },
+                },
+            },
+        });
+        assert_eq!(body(answer).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_stopping_server_is_503_even_with_all_backends_up() {
+        let answer = ready(&[check("store", true)], true);
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body(answer).await["data"]["status"], "draining");
+    }
+
+    #[tokio::test]
+    async fn a_check_tells_whether_the_backend_answered() {
+        assert!(Check::of("store", async { Ok::<_, StoreError>(()) }).await.ok);
+        assert!(!Check::of("store", async { Err(StoreError::Unavailable("disk".to_owned())) }).await.ok);
+    }
+}

@@ -36,7 +36,7 @@ pub enum PasswordError {
 }
 
 impl Passwords {
-    /// Works on as many cores as there are, with [`LINE_PER_WORKER`] waiting for each and [`DEADLINE`] to wait.
+    /// Works on as many cores as there are, with 64 calls waiting for each, and 3 s to wait at most.
     pub fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self::bounded(cores, cores * LINE_PER_WORKER, DEADLINE, cost(MEMORY_KIB))

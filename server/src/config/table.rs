@@ -9,8 +9,10 @@ use super::AllowedOrigins;
 /// One setting: its name, where it is listed, what it takes and what it means.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Name of the environment variable; the flag is the same in kebab case ([`flag`](Self::flag)).
+    /// Name of the environment variable.
     pub name: &'static str,
+    /// Name of the flag, without the leading dashes: the variable's in kebab case.
+    pub flag: &'static str,
     /// Heading in `--help` and `.env.example`.
     pub group: &'static str,
     /// What a value has to look like.
@@ -55,11 +57,6 @@ impl Setting {
     /// Finds a setting by the name of its variable.
     pub fn named(name: &str) -> Option<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name)
-    }
-
-    /// Returns the name of the flag, without the leading dashes.
-    pub fn flag(&self) -> String {
-        self.name.to_ascii_lowercase().replace('_', "-")
     }
 }
 
@@ -144,6 +141,7 @@ const STORAGE: &str = "Storage";
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "HOST",
+        flag: "host",
         group: SERVER,
         kind: Kind::Host,
         default: "0.0.0.0",
@@ -152,6 +150,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "PORT",
+        flag: "port",
         group: SERVER,
         kind: Kind::Whole { min: 0, max: 65_535 },
         default: "4000",
@@ -160,6 +159,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "RUST_LOG",
+        flag: "rust-log",
         group: SERVER,
         kind: Kind::LogFilter,
         default: "info",
@@ -168,6 +168,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "LOG_FORMAT",
+        flag: "log-format",
         group: SERVER,
         kind: Kind::OneOf(&["auto", "human", "json"]),
         default: "auto",
@@ -176,6 +177,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "SHUTDOWN_TIMEOUT_MS",
+        flag: "shutdown-timeout-ms",
         group: SERVER,
         kind: Kind::Whole { min: 0, max: 600_000 },
         default: "10000",
@@ -184,6 +186,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "SHUTDOWN_RECONNECT_MS",
+        flag: "shutdown-reconnect-ms",
         group: SERVER,
         kind: Kind::Whole { min: 0, max: 600_000 },
         default: "5000",
@@ -192,6 +195,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "JWT_SECRET",
+        flag: "jwt-secret",
         group: ACCESS,
         kind: Kind::Text,
         default: "",
@@ -201,6 +205,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "JWT_REQUIRE_EXP",
+        flag: "jwt-require-exp",
         group: ACCESS,
         kind: Kind::Switch,
         default: "false",
@@ -209,6 +214,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "AUTH_INVALID_TOKEN",
+        flag: "auth-invalid-token",
         group: ACCESS,
         kind: Kind::OneOf(&["reject", "guest"]),
         default: "reject",
@@ -217,6 +223,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "GUEST_ROOMS",
+        flag: "guest-rooms",
         group: ACCESS,
         kind: Kind::Switch,
         default: "true",
@@ -225,6 +232,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "CORS_ORIGIN",
+        flag: "cors-origin",
         group: ACCESS,
         kind: Kind::Origins,
         default: "",
@@ -233,6 +241,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "ROOM_TTL_HOURS",
+        flag: "room-ttl-hours",
         group: ROOMS,
         kind: Kind::Whole { min: 1, max: 8_760 },
         default: "24",
@@ -241,6 +250,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "ROOM_MAX_PARTICIPANTS",
+        flag: "room-max-participants",
         group: ROOMS,
         kind: Kind::Whole { min: 2, max: 100_000 },
         default: "1000",
@@ -249,6 +259,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "MAX_ROOMS",
+        flag: "max-rooms",
         group: ROOMS,
         kind: Kind::Whole { min: 1, max: 10_000_000 },
         default: "100000",
@@ -257,6 +268,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "RECONNECT_GRACE_MS",
+        flag: "reconnect-grace-ms",
         group: ROOMS,
         kind: Kind::Whole { min: 0, max: 3_600_000 },
         default: "20000",
@@ -265,6 +277,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "OWNER_HANDOVER_MS",
+        flag: "owner-handover-ms",
         group: ROOMS,
         kind: Kind::Whole { min: 0, max: 86_400_000 },
         default: "60000",
@@ -273,6 +286,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "MAX_CONNECTIONS",
+        flag: "max-connections",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 1, max: 10_000_000 },
         default: "100000",
@@ -281,6 +295,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "WS_PING_INTERVAL",
+        flag: "ws-ping-interval",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 100, max: 3_600_000 },
         default: "25000",
@@ -289,6 +304,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "WS_PING_TIMEOUT",
+        flag: "ws-ping-timeout",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 100, max: 3_600_000 },
         default: "10000",
@@ -297,6 +313,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "WS_UPGRADE_TIMEOUT",
+        flag: "ws-upgrade-timeout",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 100, max: 3_600_000 },
         default: "10000",
@@ -305,6 +322,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "WS_CONNECT_TIMEOUT",
+        flag: "ws-connect-timeout",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 100, max: 3_600_000 },
         default: "45000",
@@ -313,6 +331,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "WS_MAX_HTTP_BUFFER_SIZE",
+        flag: "ws-max-http-buffer-size",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 1_024, max: 100_000_000 },
         default: "1000000",
@@ -321,6 +340,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "WS_MAX_BUFFERED_BYTES",
+        flag: "ws-max-buffered-bytes",
         group: CONNECTIONS,
         kind: Kind::Whole { min: 65_536, max: 1_073_741_824 },
         default: "4194304",
@@ -329,6 +349,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "DATA_DIR",
+        flag: "data-dir",
         group: STORAGE,
         kind: Kind::Path,
         default: "./data",
@@ -337,6 +358,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "DATABASE_URL",
+        flag: "database-url",
         group: STORAGE,
         kind: Kind::Url(&["postgres", "postgresql"]),
         default: "",
@@ -345,6 +367,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_URL",
+        flag: "redis-url",
         group: STORAGE,
         kind: Kind::Url(&["redis", "rediss"]),
         default: "",
@@ -353,6 +376,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_HOST",
+        flag: "redis-host",
         group: STORAGE,
         kind: Kind::Host,
         default: "",
@@ -361,6 +385,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_PORT",
+        flag: "redis-port",
         group: STORAGE,
         kind: Kind::Whole { min: 1, max: 65_535 },
         default: "6379",
@@ -369,6 +394,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_PASSWORD",
+        flag: "redis-password",
         group: STORAGE,
         kind: Kind::Text,
         default: "",
@@ -377,6 +403,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_DB_STATE",
+        flag: "redis-db-state",
         group: STORAGE,
         kind: Kind::Whole { min: 0, max: 65_535 },
         default: "0",
@@ -385,6 +412,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_DB_RATE",
+        flag: "redis-db-rate",
         group: STORAGE,
         kind: Kind::Whole { min: 0, max: 65_535 },
         default: "2",
@@ -393,6 +421,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "REDIS_KEY_PREFIX",
+        flag: "redis-key-prefix",
         group: STORAGE,
         kind: Kind::Text,
         default: "",
@@ -412,6 +441,7 @@ mod tests {
         let mut seen = HashSet::new();
         for setting in SETTINGS {
             assert!(seen.insert(setting.name), "{} is listed twice", setting.name);
+            assert_eq!(setting.flag, setting.name.to_ascii_lowercase().replace('_', "-"));
             assert!(setting.default.is_empty() || setting.kind.admits(setting.default), "{}", setting.name);
             assert!(!setting.help.ends_with('.'), "{}", setting.name);
         }

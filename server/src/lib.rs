@@ -1,7 +1,9 @@
 //! syncwatch
 
 pub mod auth;
+pub mod cli;
 pub mod config;
+pub mod http;
 pub mod id;
 pub mod password;
 pub mod store;

@@ -238,11 +238,33 @@ impl Raw {
                 self.read_more().await?;
             }
             self.buffer.drain(..length).collect()
+        } else if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+            self.read_chunks().await?
         } else {
             while self.read_more().await.is_some() {}
             std::mem::take(&mut self.buffer)
         };
         Some(Response { status, headers, body })
+    }
+
+    async fn read_chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let head = loop {
+                if let Some(end) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                    break end;
+                }
+                self.read_more().await?;
+            };
+            let length = usize::from_str_radix(std::str::from_utf8(&self.buffer[..head]).ok()?, 16).ok()?;
+            while self.buffer.len() < head + 2 + length + 2 {
+                self.read_more().await?;
+            }
+            body.extend(self.buffer.drain(..head + 2 + length + 2).skip(head + 2).take(length));
+            if length == 0 {
+                return Some(body);
+            }
+        }
     }
 
     async fn read_frame(&mut self) -> Option<Frame> {

@@ -1,6 +1,5 @@
 //! Answers over HTTP: `{ success: true, data }`, or `{ success: false, error: { code, message } }`.
 
-pub mod assets;
 pub mod health;
 pub mod metrics;
 

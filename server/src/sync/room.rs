@@ -174,6 +174,11 @@ impl Room {
         self.seats.len()
     }
 
+    /// The row of a participant, online or not.
+    pub fn participant_row(&self, id: &str) -> Option<&ParticipantRow> {
+        self.seats.iter().find(|seat| seat.row.id == id).map(|seat| &*seat.row)
+    }
+
     /// Whether the room does not exist any more: closed, or past its time.
     pub fn is_over(&self, now_ms: i64) -> bool {
         self.closed || now_ms >= self.row.expires_at_ms

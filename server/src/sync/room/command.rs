@@ -97,6 +97,45 @@ pub enum Command {
     Timeout,
 }
 
+impl Command {
+    /// The connection that asks, or that it is about.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Join(join) => Some(join.connection),
+            Self::Update { editor: Editor::Member(connection), .. }
+            | Self::Leave { connection }
+            | Self::Disconnected { connection, .. }
+            | Self::Grant { connection, .. }
+            | Self::Kick { connection, .. }
+            | Self::Transfer { connection, .. }
+            | Self::Source { connection, .. }
+            | Self::Steer { connection, .. }
+            | Self::Resync { connection }
+            | Self::Measured { connection, .. } => Some(*connection),
+            Self::Update { editor: Editor::User(_), .. } | Self::Delete { .. } | Self::Timeout => None,
+        }
+    }
+
+    /// Whether what it changes must be durable before anybody hears of it.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Join(_)
+            | Self::Update { .. }
+            | Self::Grant { .. }
+            | Self::Kick { .. }
+            | Self::Transfer { .. }
+            | Self::Delete { .. } => true,
+            Self::Leave { .. }
+            | Self::Disconnected { .. }
+            | Self::Source { .. }
+            | Self::Steer { .. }
+            | Self::Resync { .. }
+            | Self::Measured { .. }
+            | Self::Timeout => false,
+        }
+    }
+}
+
 /// Somebody who wants a seat, and what the shell has drawn for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {

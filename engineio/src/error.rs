@@ -137,9 +137,9 @@ impl std::error::Error for RequestError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The client said goodbye: a `close` packet or a WebSocket close frame.
+    /// The client said goodbye: a `close` packet, or a WebSocket close frame without a code or with 1000 or 1001.
     ClosedByClient,
-    /// The connection ended without a goodbye.
+    /// The connection ended without a goodbye, or with a close frame of another code.
     ConnectionLost,
     /// The transport failed or was misused: a frame error, an aborted poll, overlapping requests, a full queue.
     TransportError,

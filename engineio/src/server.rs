@@ -99,7 +99,11 @@ pub trait Handler: Send + 'static {
         let _ = (cx, link);
     }
 
-    /// Tells whether more messages are welcome. While they are not, nothing is read from the client.
+    /// Tells whether more messages are welcome. While they are not, none are handed over, except at the end of the
+    /// session: what came before it is handed over before [`on_close`](Self::on_close).
+    ///
+    /// The session keeps up to 64 messages or 64 KiB meanwhile. Then nothing more is read from the client, not even
+    /// its pongs: a handler that is behind for longer than [`Config::ping_timeout`] may lose the session.
     fn is_ready(&self) -> bool {
         true
     }
@@ -149,14 +153,16 @@ impl<'a> Link<'a> {
         self.session.handle(Input::SendVolatile(frame), self.now);
     }
 
-    /// Tells whether a message sent now would leave at once.
-    pub fn is_writable(&self) -> bool {
-        self.session.is_writable()
-    }
-
     /// Closes the session once everything sent so far has left.
     pub fn close(&mut self) {
         self.session.handle(Input::Close, self.now);
+    }
+
+    /// Tells whether a message sent now leaves at once; if not, [`send_volatile`](Self::send_volatile) drops it.
+    ///
+    /// Asked before a message of several frames, it lets all of them leave or none.
+    pub fn is_writable(&self) -> bool {
+        self.session.is_writable()
     }
 
     /// Returns the time of this turn.
@@ -233,8 +239,9 @@ impl<A: Application> Server<A> {
         self.shared.table.stats()
     }
 
-    /// Closes all sessions and lets no new ones in. Ready when the last one is over, or has used up
-    /// [`Config::close_timeout`].
+    /// Closes all sessions and lets no new ones in. Ready when the last one is over and its handler has
+    /// [finished](Handler::poll_finished); a session takes no longer than [`Config::close_timeout`] and 2 s, a handler
+    /// as long as it likes.
     pub async fn close(&self) {
         self.shared.closing.store(true, Release);
         for mailbox in self.shared.table.mailboxes() {
@@ -322,6 +329,10 @@ impl<A: Application> Server<A> {
             self.stats().count_overload();
             return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
         };
+        if self.shared.closing.load(Acquire) {
+            // `close` may have missed this session, and would wait for it.
+            let _closes = mailbox.push(Mail::Close, 0);
+        }
         let handler = self.shared.application.open(&handshake, Socket::new(Arc::clone(&mailbox)));
         let now = tokio::time::Instant::now().into_std();
         let session = Session::open(&sid, transport, Arc::clone(&self.shared.config), now);

@@ -1,23 +1,27 @@
 //! The one task that drives one session: mail, reads, writes and deadlines in one poll.
 
-use std::future::poll_fn;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::mailbox::{Mail, Mailbox, Reply};
+use super::mailbox::{Mail, Mailbox, PostBody, Reply};
 use super::websocket::{End, Event, WebSocket};
 use super::{Handler, Link, Registration};
 use crate::config::Config;
 use crate::error::CloseReason;
+use crate::frame::Frame;
 use crate::handshake::Transport;
-use crate::session::{Action, Input, Session};
+use crate::packet::Message;
+use crate::session::{Action, Input, PostDrop, Session};
 
 /// How long the connection under a WebSocket handshake may take to switch over.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +33,9 @@ pub(super) struct Driver<H: Handler> {
     websocket: Option<Box<WebSocket>>,
     candidate: Option<Box<WebSocket>>,
     requests: Option<Box<Requests>>,
+    /// Messages that came while the handler was not ready.
+    held: VecDeque<Message>,
+    held_bytes: usize,
     /// Keeps the session in the server's table and counts.
     registration: Registration<H::Mail>,
     config: Arc<Config>,
@@ -44,10 +51,15 @@ struct Requests {
     /// A poll that arrived beside a waiting one.
     second_poll: Option<oneshot::Sender<Reply>>,
     post: Option<oneshot::Sender<Reply>>,
+    /// The body of that POST, while it is being read or the handler is behind.
+    post_body: Option<PostBody>,
     second_post: Option<oneshot::Sender<Reply>>,
-    /// A POST whose packets were processed, to be answered when the handler can take more.
-    accepted: Option<oneshot::Sender<Reply>>,
 }
+
+/// How much is kept for a handler that is not ready before nothing more is read: enough that the heartbeats and the
+/// goodbye of a client that says little are still noticed.
+const MAX_HELD_BYTES: usize = 64 * 1024;
+const MAX_HELD_MESSAGES: usize = 64;
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -94,6 +106,8 @@ impl<H: Handler> Driver<H> {
             websocket: None,
             candidate: None,
             requests: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
             registration,
             config,
             counted_bytes: 0,
@@ -124,8 +138,10 @@ impl<H: Handler> Driver<H> {
             self.take_mail(now);
             self.read(cx, now);
             self.read_candidate(cx, now);
-            self.poll_handler(cx, now);
             self.poll_requests(cx, now);
+            let had_room = self.has_room();
+            self.poll_handler(cx, now);
+            let read_on = !had_room && self.has_room();
             if self.session.poll_timeout().is_some_and(|due| now >= due) {
                 self.session.handle(Input::Timeout, now);
             }
@@ -134,7 +150,7 @@ impl<H: Handler> Driver<H> {
             let Some(deadline) = self.deadline().filter(|_| self.closed.is_none()) else {
                 return Poll::Ready(());
             };
-            if !self.set_alarm(cx, sleep.as_mut(), armed, deadline) && self.mailbox.park(cx) {
+            if !self.set_alarm(cx, sleep.as_mut(), armed, deadline) && !read_on && self.mailbox.park(cx) {
                 self.count_bytes();
                 return Poll::Pending;
             }
@@ -196,30 +212,13 @@ impl<H: Handler> Driver<H> {
                 Mail::Post(reply, body) => {
                     let requests = self.requests();
                     if requests.post.is_none() {
-                        requests.post = Some(reply)
+                        requests.post = Some(reply);
+                        requests.post_body = Some(body);
                     } else {
-                        requests.second_post = Some(reply)
+                        requests.second_post = Some(reply);
                     }
                     self.session.handle(Input::PostArrived, now);
                     self.perform(now);
-                    if let Some(body) = body
-                        && self.requests().post.is_some()
-                    {
-                        self.session.handle(Input::PostReceived(body), now);
-                        self.perform(now);
-                    }
-                }
-                Mail::PostBody(body) => {
-                    if self.requests().post.is_some() {
-                        match body {
-                            Ok(body) => self.session.handle(Input::PostReceived(body), now),
-                            Err(drop) => {
-                                self.requests().post = None; // the shell has answered it
-                                self.session.handle(Input::PostDropped(drop), now);
-                            }
-                        }
-                        self.perform(now);
-                    }
                 }
                 Mail::Candidate(websocket) => {
                     if let Some(second) = self.candidate.take() {
@@ -242,8 +241,12 @@ impl<H: Handler> Driver<H> {
     fn perform(&mut self, now: Instant) {
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Deliver(message) => {
+                Action::Deliver(message) if self.held.is_empty() && self.handler.is_ready() => {
                     self.handler.on_message(message, &mut Link::new(&mut self.session, now));
+                }
+                Action::Deliver(message) => {
+                    self.held_bytes += message.len();
+                    self.held.push_back(message);
                 }
                 Action::RoundTrip(time) => self.handler.on_round_trip(time),
                 Action::AnswerPoll(payload) => answer(&mut self.requests().poll, Reply::Payload(payload)),
@@ -253,17 +256,16 @@ impl<H: Handler> Driver<H> {
                         if requests.second_poll.is_some() { &mut requests.second_poll } else { &mut requests.poll };
                     answer(slot, Reply::Refused(refusal));
                 }
-                Action::AcceptPost => {
-                    let requests = self.requests();
-                    requests.accepted = requests.post.take();
-                }
+                Action::AcceptPost => self.answer_post(Reply::Accepted),
                 Action::RefusePost(refusal) => {
                     let requests = self.requests();
-                    let slot =
-                        if requests.second_post.is_some() { &mut requests.second_post } else { &mut requests.post };
-                    answer(slot, Reply::Refused(refusal));
+                    if requests.second_post.is_some() {
+                        answer(&mut requests.second_post, Reply::Refused(refusal));
+                    } else {
+                        self.answer_post(Reply::Refused(refusal));
+                    }
                 }
-                Action::AbortPost => answer(&mut self.requests().post, Reply::Reset),
+                Action::AbortPost => self.answer_post(Reply::Reset),
                 Action::DropCandidate => {
                     if let Some(candidate) = self.candidate.take() {
                         tokio::spawn(candidate.finish(None));
@@ -283,9 +285,20 @@ impl<H: Handler> Driver<H> {
         }
     }
 
+    fn answer_post(&mut self, reply: Reply) {
+        let requests = self.requests();
+        requests.post_body = None;
+        answer(&mut requests.post, reply);
+    }
+
+    /// Tells whether more may be read.
+    fn has_room(&self) -> bool {
+        self.held_bytes < MAX_HELD_BYTES && self.held.len() < MAX_HELD_MESSAGES
+    }
+
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some(mut websocket) = self.websocket.take() else { return };
-        while self.closed.is_none() && self.handler.is_ready() {
+        while self.closed.is_none() && self.has_room() {
             let read = websocket.poll_read(cx, |event| {
                 match event {
                     Event::Frame(frame) => {
@@ -298,7 +311,7 @@ impl<H: Handler> Driver<H> {
                         }
                     }
                 }
-                self.closed.is_none() && self.handler.is_ready()
+                self.closed.is_none() && self.has_room()
             });
             match read {
                 Poll::Pending => break,
@@ -316,12 +329,17 @@ impl<H: Handler> Driver<H> {
     fn read_candidate(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some(mut candidate) = self.candidate.take() else { return };
         let mut frames = Vec::new();
+        let mut pong: Option<Frame> = None;
         let read = candidate.poll_read(cx, |event| {
-            if let Event::Frame(frame) = event {
-                frames.push(frame);
+            match event {
+                Event::Frame(frame) => frames.push(frame),
+                Event::Control(frame) => pong = Some(frame),
             }
             true
         });
+        if let Some(pong) = pong {
+            candidate.write_soon(pong);
+        }
         self.candidate = Some(candidate);
         for frame in frames {
             // The first frame may make the candidate the transport; those behind it are the session's.
@@ -330,10 +348,12 @@ impl<H: Handler> Driver<H> {
             self.perform(now);
         }
         if let Poll::Ready(Some(end)) = read {
-            if self.candidate.take().is_some() {
-                self.session.handle(Input::CandidateLost, now);
-            } else {
-                self.session.handle(ended(end), now);
+            match self.candidate.take() {
+                Some(candidate) => {
+                    tokio::spawn(candidate.finish(None));
+                    self.session.handle(Input::CandidateLost, now);
+                }
+                None => self.session.handle(ended(end), now),
             }
             self.perform(now);
         }
@@ -348,31 +368,79 @@ impl<H: Handler> Driver<H> {
         }
     }
 
+    /// Lets the handler go on, and hands over what was held for it.
     fn poll_handler(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let mut link = Link::new(&mut self.session, now);
         if self.handler.poll_timeout().is_some_and(|due| now >= due) {
-            self.handler.on_timeout(&mut link);
+            self.handler.on_timeout(&mut Link::new(&mut self.session, now));
         }
-        let was_ready = self.handler.is_ready();
-        self.handler.poll(cx, &mut link);
+        self.handler.poll(cx, &mut Link::new(&mut self.session, now));
+        if !self.held.is_empty() {
+            while self.handler.is_ready()
+                && let Some(message) = self.take_held()
+            {
+                let link = &mut Link::new(&mut self.session, now);
+                self.handler.on_message(message, link);
+                self.handler.poll(cx, link);
+            }
+        }
         self.perform(now);
-        if !was_ready && self.handler.is_ready() {
-            cx.waker().wake_by_ref(); // reading was suspended; go on with it
-        }
     }
 
-    /// Answers a processed POST when the handler keeps up, and notices a poll that its client gave up.
-    fn poll_requests(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Some(requests) = &mut self.requests else { return };
-        if requests.accepted.is_some() && (self.handler.is_ready() || self.closed.is_some()) {
-            answer(&mut requests.accepted, Reply::Accepted);
+    fn take_held(&mut self) -> Option<Message> {
+        let message = self.held.pop_front();
+        if let Some(message) = &message {
+            self.held_bytes -= message.len();
         }
-        if let Some(poll) = &mut requests.poll
+        if self.held.is_empty() {
+            self.held = VecDeque::new();
+        }
+        message
+    }
+
+    /// Takes the body of a POST once it is complete and the handler keeps up, and notices a poll that its client gave
+    /// up.
+    fn poll_requests(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if let Some(body) = self.poll_post_body(cx) {
+            match body {
+                Ok(body) => self.session.handle(Input::PostReceived(body), now),
+                Err(drop) => {
+                    self.requests().post = None; // the shell has answered it
+                    self.session.handle(Input::PostDropped(drop), now);
+                }
+            }
+            self.perform(now);
+        }
+        if let Some(requests) = &mut self.requests
+            && let Some(poll) = &mut requests.poll
             && poll.poll_closed(cx).is_ready()
         {
             requests.poll = None;
             self.session.handle(Input::PollAborted, now);
             self.perform(now);
+        }
+    }
+
+    fn poll_post_body(&mut self, cx: &mut Context<'_>) -> Option<Result<ByteString, PostDrop>> {
+        let has_room = self.has_room();
+        let slot = &mut self.requests.as_deref_mut()?.post_body;
+        if let Some(PostBody::Coming(coming)) = slot {
+            match Pin::new(coming).poll(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(Ok(body))) => *slot = Some(PostBody::Complete(body)),
+                Poll::Ready(Ok(Err(drop))) => {
+                    *slot = None;
+                    return Some(Err(drop));
+                }
+                // The request was dropped, since its client left.
+                Poll::Ready(Err(_)) => {
+                    *slot = None;
+                    return Some(Err(PostDrop::Aborted));
+                }
+            }
+        }
+        match slot.take_if(|_| has_room)? {
+            PostBody::Complete(body) => Some(Ok(body)),
+            PostBody::Coming(_) => None, // was turned into one of the others above
         }
     }
 
@@ -395,21 +463,27 @@ impl<H: Handler> Driver<H> {
         }
     }
 
+    fn uncount_bytes(&mut self) {
+        let counted = std::mem::take(&mut self.counted_bytes);
+        self.registration.stats().queued_bytes.fetch_sub(counted, Relaxed);
+    }
+
     /// Tells the application, lets the sockets go, and waits for both.
     async fn finish(mut self: Box<Self>) {
         let reason = self.closed.unwrap_or(CloseReason::TransportError);
-        self.registration.remove();
+        self.registration.leave();
         self.mailbox.close();
-        if let Some(requests) = &mut self.requests {
-            answer(&mut requests.accepted, Reply::Accepted);
-        }
         self.requests = None;
+        // What came before the end is handed over before it.
+        let now = now();
+        while let Some(message) = self.take_held() {
+            self.handler.on_message(message, &mut Link::new(&mut self.session, now));
+        }
         self.handler.on_close(reason);
         let candidate = self.candidate.take();
         let websocket = self.websocket.take();
         let outbox = self.session.take_outbox();
-        let counted = std::mem::take(&mut self.counted_bytes);
-        self.registration.stats().queued_bytes.fetch_sub(counted, Relaxed);
+        self.uncount_bytes();
         tokio::join!(
             async {
                 if let Some(websocket) = websocket {
@@ -423,6 +497,14 @@ impl<H: Handler> Driver<H> {
             },
             poll_fn(|cx| self.handler.poll_finished(cx)),
         );
+    }
+}
+
+impl<H: Handler> Drop for Driver<H> {
+    // Matters where a handler panicked: nobody else would stop the mail.
+    fn drop(&mut self) {
+        self.mailbox.close();
+        self.uncount_bytes();
     }
 }
 

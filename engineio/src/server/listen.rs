@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -13,8 +14,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Sleep;
 
 use super::{Body, Reset};
 
@@ -30,6 +33,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Most bytes of a request's header. Default: 16 KiB. At least 8 KiB.
     pub max_header_bytes: usize,
+    /// How long a client may take nothing of an answer that is being written. Default: 30 s.
+    pub write_timeout: Duration,
     /// How long requests in progress may take once the shutdown has begun. Default: 10 s.
     pub shutdown_timeout: Duration,
 }
@@ -40,13 +45,14 @@ impl Default for Limits {
             max_connections: 100_000,
             header_timeout: Duration::from_secs(30),
             max_header_bytes: 16 * 1024,
+            write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// Serves until `shutdown` is ready, then lets requests in progress finish within
-/// [`Limits::shutdown_timeout`].
+/// Serves until `shutdown` is ready, then lets requests in progress finish within [`Limits::shutdown_timeout`] and
+/// breaks off the rest. WebSockets go on: [`Server::close`](super::Server::close) ends them.
 ///
 /// A [`Reset`] from the service breaks the connection off without an answer. Failing to accept (too many open files,
 /// say) is logged and tried again; it never ends the server.
@@ -59,7 +65,7 @@ where
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES));
-    let (stop, stopped) = watch::channel(());
+    let (phase, phases) = watch::channel(Phase::Serving);
     let max = u32::try_from(limits.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
     let places = Arc::new(Semaphore::new(max as usize));
     let mut shutdown = pin!(shutdown);
@@ -82,28 +88,105 @@ where
         let _lost = stream.set_nodelay(true);
         let service = service.clone();
         let connection = http
-            .serve_connection(TokioIo::new(stream), service_fn(move |request| service(request, peer)))
+            .serve_connection(
+                TokioIo::new(Connection { stream, write_timeout: limits.write_timeout, stalled: None }),
+                service_fn(move |request| service(request, peer)),
+            )
             .with_upgrades();
-        let mut stopped = stopped.clone();
+        let mut phases = phases.clone();
         tokio::spawn(async move {
             let mut connection = pin!(connection);
             // An error is the peer's doing (a reset, a header too large or too late) or our own `Reset`.
             let ended = tokio::select! {
                 biased;
                 ended = &mut connection => Some(ended),
-                _ = stopped.changed() => None,
+                _ = phases.wait_for(|phase| *phase != Phase::Serving) => None,
             };
             if ended.is_none() {
                 connection.as_mut().graceful_shutdown();
-                let _ended = connection.await;
+                tokio::select! {
+                    biased;
+                    _ended = connection => {}
+                    _ = phases.wait_for(|phase| *phase == Phase::Over) => {}
+                }
             }
             drop(place);
         });
     }
     drop(listener);
-    drop(stop);
+    phase.send_replace(Phase::Finishing);
     // All places are free again when the last connection has ended.
-    let _late = tokio::time::timeout(limits.shutdown_timeout, places.acquire_many(max)).await;
+    if tokio::time::timeout(limits.shutdown_timeout, places.acquire_many(max)).await.is_err() {
+        phase.send_replace(Phase::Over);
+        let _all_broken_off = places.acquire_many(max).await;
+    }
+}
+
+/// How far [`serve`] has come. Dropping it is the last phase.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Finishing,
+    Over,
+}
+
+/// A TCP connection that fails when its peer takes nothing of what is written for too long: hyper would wait forever
+/// and hold the answer meanwhile.
+pub(super) struct Connection {
+    stream: TcpStream,
+    write_timeout: Duration,
+    /// Set while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    fn limit<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.limit(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.limit(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// The least that hyper allows.

@@ -14,14 +14,20 @@ use crate::session::{PostDrop, Refusal};
 /// What reaches a session's task from outside.
 pub(super) enum Mail<M> {
     Poll(oneshot::Sender<Reply>),
-    /// A POST; its body, if that came with the header.
-    Post(oneshot::Sender<Reply>, Option<ByteString>),
-    PostBody(Result<ByteString, PostDrop>),
+    Post(oneshot::Sender<Reply>, PostBody),
     Candidate(Box<WebSocket>),
     Send(Frame),
     SendVolatile(Frame),
     Close,
     Application(M),
+}
+
+/// The body of a POST.
+pub(super) enum PostBody {
+    /// It came with the header, or has come since.
+    Complete(ByteString),
+    /// It is being read. A sender that is dropped means a client that left.
+    Coming(oneshot::Receiver<Result<ByteString, PostDrop>>),
 }
 
 /// The answer to one polling request.

@@ -11,7 +11,7 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::sync::oneshot;
 
-use super::mailbox::{Mail, Mailbox, Reply};
+use super::mailbox::{Mail, Mailbox, PostBody, Reply};
 use super::{Body, Reset, empty};
 use crate::config::Config;
 use crate::error::RequestError;
@@ -42,65 +42,52 @@ where
 
     // Most bodies come with their header: then the session hears of the request once, when it is complete.
     let first = poll_fn(|cx| Poll::Ready(reading.poll(cx, &mut body))).await;
-    let mut guard = match (first, binary) {
-        (Poll::Ready(Ok(text)), false) => {
-            return match mailbox.push(Mail::Post(reply, Some(text)), 0) {
-                Ok(()) => answer(answered).await,
-                Err(_gone) => Ok(request_error(RequestError::UnknownSid)),
-            };
-        }
-        (first, _) => {
-            if mailbox.push(Mail::Post(reply, None), 0).is_err() {
-                return Ok(request_error(RequestError::UnknownSid));
-            }
-            let guard = PostGuard { mailbox: Some(mailbox) };
-            if binary {
-                // Answered at once, whatever is still to come (CVE-2026-59725: it never was).
-                guard.end(Err(PostDrop::Binary));
-                return Ok(empty(StatusCode::BAD_REQUEST));
-            }
-            match first {
-                Poll::Pending => guard,
-                Poll::Ready(result) => return finish(guard, result, answered).await,
-            }
-        }
+    if let (Poll::Ready(Ok(text)), false) = (&first, binary) {
+        return match mailbox.push(Mail::Post(reply, PostBody::Complete(text.clone())), 0) {
+            Ok(()) => answer(answered).await,
+            Err(_gone) => Ok(request_error(RequestError::UnknownSid)),
+        };
+    }
+    // Dropped with this future where the client leaves: that, too, tells the session.
+    let (session, coming) = oneshot::channel();
+    if mailbox.push(Mail::Post(reply, PostBody::Coming(coming)), 0).is_err() {
+        return Ok(request_error(RequestError::UnknownSid));
+    }
+    let tell = |body| {
+        // Where the session has refused the request, or is over, it wants to know nothing.
+        let _over = session.send(body);
     };
-    let complete = tokio::select! {
-        biased;
-        early = &mut answered => {
+    if binary {
+        // Answered at once, whatever is still to come (CVE-2026-59725: it never was).
+        tell(Err(PostDrop::Binary));
+        return Ok(empty(StatusCode::BAD_REQUEST));
+    }
+    let complete = match first {
+        Poll::Ready(complete) => complete,
+        Poll::Pending => tokio::select! {
+            biased;
             // The session refused the request, or is over: the rest of the body does not matter.
-            guard.mailbox = None;
-            return early.map_or_else(|_| Ok(request_error(RequestError::UnknownSid)), respond);
-        }
-        complete = tokio::time::timeout(config.body_timeout, poll_fn(|cx| reading.poll(cx, &mut body))) => complete,
+            early = &mut answered => return early.map_or_else(|_| Ok(request_error(RequestError::UnknownSid)), respond),
+            complete = poll_fn(|cx| reading.poll(cx, &mut body)) => complete,
+            () = tokio::time::sleep(config.body_timeout) => {
+                tell(Err(PostDrop::Aborted));
+                let mut response = empty(StatusCode::REQUEST_TIMEOUT);
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return Ok(response);
+            }
+        },
     };
     match complete {
-        Ok(result) => finish(guard, result, answered).await,
-        Err(_late) => {
-            guard.end(Err(PostDrop::Aborted));
-            let mut response = empty(StatusCode::REQUEST_TIMEOUT);
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            Ok(response)
-        }
-    }
-}
-
-async fn finish<M>(
-    guard: PostGuard<M>,
-    body: Result<ByteString, BodyError>,
-    answered: oneshot::Receiver<Reply>,
-) -> Result<Response<Body>, Reset> {
-    match body {
         Ok(text) => {
-            guard.end(Ok(text));
+            tell(Ok(text));
             answer(answered).await
         }
         Err(BodyError::TooLarge) => {
-            guard.end(Err(PostDrop::TooLarge));
+            tell(Err(PostDrop::TooLarge));
             Ok(empty(StatusCode::PAYLOAD_TOO_LARGE))
         }
         Err(BodyError::Lost) => {
-            guard.end(Err(PostDrop::Aborted));
+            tell(Err(PostDrop::Aborted));
             Err(Reset)
         }
     }
@@ -139,30 +126,6 @@ pub(super) fn request_error(error: RequestError) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-/// Tells the session that a POST ended early, also when hyper drops the request since its client left.
-struct PostGuard<M> {
-    mailbox: Option<Arc<Mailbox<M>>>,
-}
-
-impl<M> PostGuard<M> {
-    fn end(mut self, body: Result<ByteString, PostDrop>) {
-        self.tell(body);
-    }
-
-    fn tell(&mut self, body: Result<ByteString, PostDrop>) {
-        if let Some(mailbox) = self.mailbox.take() {
-            // Where the session is over there is nobody to be told.
-            let _ended = mailbox.push(Mail::PostBody(body), 0);
-        }
-    }
-}
-
-impl<M> Drop for PostGuard<M> {
-    fn drop(&mut self) {
-        self.tell(Err(PostDrop::Aborted));
-    }
 }
 
 /// A body on its way in, counted while it streams.

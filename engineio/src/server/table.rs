@@ -102,7 +102,7 @@ impl<M> Table<M> {
         self.len.fetch_update(AcqRel, Acquire, |len| (len < self.max).then_some(len + 1)).ok()?;
         self.stats.count(transport).fetch_add(1, Relaxed);
         self.shard(&sid).insert(sid, Arc::clone(mailbox));
-        Some(Registration { table: Arc::clone(self), sid, transport, removed: false })
+        Some(Registration { table: Arc::clone(self), sid, transport, left: false })
     }
 
     pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox<M>>> {
@@ -113,7 +113,7 @@ impl<M> Table<M> {
     /// Waits until no session is left.
     pub(super) async fn emptied(&self) {
         loop {
-            let emptied = self.emptied.notified();
+            let emptied = self.emptied.notified(); // hears of what happens from here on, before it is awaited
             if self.len.load(Acquire) == 0 {
                 return;
             }
@@ -122,12 +122,13 @@ impl<M> Table<M> {
     }
 }
 
-/// A session's place in the table, given up at the end or when dropped.
+/// A session's place in the table: its entry until it leaves, its share of the limit until dropped, so that a session
+/// which is still saying goodbye counts.
 pub(super) struct Registration<M> {
     table: Arc<Table<M>>,
     sid: Sid,
     transport: Transport,
-    removed: bool,
+    left: bool,
 }
 
 impl<M> Registration<M> {
@@ -142,19 +143,20 @@ impl<M> Registration<M> {
         self.transport = transport;
     }
 
-    pub(super) fn remove(&mut self) {
-        if !std::mem::replace(&mut self.removed, true) {
+    /// Makes the session unknown.
+    pub(super) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.left, true) {
             self.table.shard(&self.sid).remove(&self.sid);
             self.table.stats.count(self.transport).fetch_sub(1, Relaxed);
-            if self.table.len.fetch_sub(1, AcqRel) == 1 {
-                self.table.emptied.notify_waiters();
-            }
         }
     }
 }
 
 impl<M> Drop for Registration<M> {
     fn drop(&mut self) {
-        self.remove();
+        self.leave();
+        if self.table.len.fetch_sub(1, AcqRel) == 1 {
+            self.table.emptied.notify_waiters();
+        }
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
+use super::listen::Connection;
 use crate::frame::Frame;
 use crate::session::{Outbox, WsFrame};
 
@@ -65,9 +66,9 @@ impl Stream {
 /// How a WebSocket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// A close frame came.
+    /// A close frame came, without a code or with 1000 or 1001.
     CloseFrame,
-    /// The connection ended without one.
+    /// The connection ended without one, or one of another code came.
     Lost,
     /// The peer broke the rules.
     Failed,
@@ -92,9 +93,13 @@ enum CloseFrame {
 
 impl WebSocket {
     pub(super) fn new(upgraded: Upgraded, max_message_bytes: usize) -> Self {
-        let (stream, rewind) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => (Stream::Tcp(parts.io.into_inner()), parts.read_buf),
-            Err(upgraded) => (Stream::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
+        let (stream, rewind) = match upgraded.downcast::<TokioIo<Connection>>() {
+            Ok(parts) => (Stream::Tcp(parts.io.into_inner().into_stream()), parts.read_buf),
+            // Served by somebody else than `serve`.
+            Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+                Ok(parts) => (Stream::Tcp(parts.io.into_inner()), parts.read_buf),
+                Err(upgraded) => (Stream::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
+            },
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_CHUNK)
@@ -161,8 +166,11 @@ impl WebSocket {
                 },
                 Ok(Message::Binary(bytes)) => go_on &= on_event(Event::Frame(WsFrame::Binary(bytes))),
                 Ok(Message::Close(frame)) => {
-                    self.close_frame = frame.map_or(CloseFrame::Empty, |frame| CloseFrame::Code(frame.code.into()));
-                    return Fed::Ended(End::CloseFrame);
+                    let code = frame.map(|frame| u16::from(frame.code));
+                    self.close_frame = code.map_or(CloseFrame::Empty, CloseFrame::Code);
+                    // Other codes report trouble, the peer's own or that of something in between: no goodbye.
+                    let goodbye = matches!(code, None | Some(NORMAL | GOING_AWAY));
+                    return Fed::Ended(if goodbye { End::CloseFrame } else { End::Lost });
                 }
                 // A ping of WebSocket is answered by tungstenite and, as in engine.io, no sign of life for the session.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
@@ -230,6 +238,7 @@ impl WebSocket {
             }
         };
         let closing = async {
+            std::future::poll_fn(|cx| self.poll_probe(cx)).await?;
             if let Some(outbox) = &mut outbox {
                 std::future::poll_fn(|cx| self.poll_write(cx, outbox)).await?;
             }
@@ -265,6 +274,8 @@ const SLICES: usize = 64;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 // Close codes of RFC 6455, section 7.4.1.
+const NORMAL: u16 = 1000;
+const GOING_AWAY: u16 = 1001;
 const PROTOCOL_ERROR: u16 = 1002;
 const NOT_UTF8: u16 = 1007;
 const TOO_BIG: u16 = 1009;

@@ -1,7 +1,9 @@
 //! Answers over HTTP: `{ success: true, data }`, or `{ success: false, error: { code, message } }`.
 
+pub mod assets;
 pub mod health;
 pub mod metrics;
+pub mod rooms;
 
 use bytes::Bytes;
 use http::header::{

@@ -1,11 +1,14 @@
 //! syncwatch
 
+pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod http;
 pub mod id;
+pub mod limit;
 pub mod password;
+pub mod state;
 pub mod store;
 pub mod sync;
 pub mod telemetry;

@@ -113,3 +113,5 @@ pub use packet::{Content, Packet, PacketKind, is_reserved};
 pub use placeholder::Binary;
 #[cfg(feature = "server")]
 pub use server::{Ack, Io, Namespace, Socket};
+#[cfg(feature = "server")]
+pub use engineio;

@@ -124,21 +124,18 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Counts a new connection.
-    pub fn connection_opened(&self, transport: Transport) {
-        self.connections.get_or_create(&transport.label()).inc();
-        self.connections_opened.get_or_create(&transport.label()).inc();
+    /// Sets how many connections are open, by transport.
+    pub fn set_connections(&self, polling: i64, websocket: i64) {
+        self.connections.get_or_create(&Transport::Polling.label()).set(polling);
+        self.connections.get_or_create(&Transport::WebSocket.label()).set(websocket);
     }
 
-    /// Counts an upgrade from polling to WebSocket.
-    pub fn connection_upgraded(&self) {
-        self.connections.get_or_create(&Transport::Polling.label()).dec();
-        self.connections.get_or_create(&Transport::WebSocket.label()).inc();
-    }
-
-    /// Counts the end of a connection, which was by `transport` at last.
-    pub fn connection_closed(&self, transport: Transport) {
-        self.connections.get_or_create(&transport.label()).dec();
+    /// Sets how many requests were refused so far for their origin, and for want of room.
+    pub fn set_refused_requests(&self, origin: u64, overload: u64) {
+        for (reason, total) in [("origin", origin), ("connections", overload)] {
+            let counter = self.refusals.get_or_create(&[("reason", reason)]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 
     /// Counts an event from a client: its name, `ok` or its error code, and the time it took.

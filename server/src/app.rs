@@ -1,0 +1,265 @@
+//! The server put together: settings in, a running service out, everything written when it stops.
+//!
+//! It takes a listener and a future that ends it, so that tests own both.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE};
+use http::{HeaderValue, Method, Request, StatusCode};
+use socketio::Io;
+use socketio::engineio::server::{Limits, Reset, serve as serve_http};
+use socketio::engineio::{Origins, RequestError, Transport};
+use tokio::net::TcpListener;
+
+use crate::auth::Tokens;
+use crate::config::{AllowedOrigins, Config, ConfigError};
+use crate::http::health::{Check, live, ready};
+use crate::http::metrics::Metrics;
+use crate::http::{self as answers, Answer, assets, rooms};
+use crate::limit::Limiter;
+use crate::password::Passwords;
+use crate::state::{LocalState, StateOptions};
+use crate::store::RoomStore;
+use crate::store::metered::Metered;
+use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::sync::clock::Clock;
+use crate::sync::room::RoomOptions;
+use crate::sync::sockets::Sockets;
+use crate::sync::{NAMESPACE, Service, register};
+
+/// Why the server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting cannot be used.
+    Settings(ConfigError),
+    /// The database cannot be opened.
+    Store(OpenError),
+    /// The address cannot be listened on.
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system answered.
+        cause: io::Error,
+    },
+    /// The parts do not fit together.
+    Wiring(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Listen { address, cause } => {
+                write!(f, "cannot listen on {address} (HOST and PORT): {cause}")
+            }
+            Self::Wiring(error) => f.write_str(error),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The parts of a running server.
+struct App<S> {
+    service: Arc<Service<S>>,
+    store: Arc<S>,
+    io: Io,
+    metrics: Arc<Metrics>,
+    config: Arc<Config>,
+    draining: AtomicBool,
+}
+
+/// Listens on the address in the settings, prints the page's address, and serves until `shutdown` is ready.
+///
+/// # Errors
+/// [`StartError`] where it cannot start. Once started it only ends by `shutdown`.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    let address = format!("{}:{}", bracketed(&config.host), config.port);
+    let cannot_listen = |cause| StartError::Listen { address: address.clone(), cause };
+    let app = Arc::new(App::embedded(config)?);
+    let listener = TcpListener::bind(&address).await.map_err(cannot_listen)?;
+    let local = listener.local_addr().map_err(cannot_listen)?;
+    announce(local);
+    serve(app, listener, shutdown).await;
+    Ok(())
+}
+
+/// An IPv6 address needs brackets before a port.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// Prints the one line on standard output: where the page is.
+fn announce(address: SocketAddr) {
+    let host =
+        if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { bracketed(&address.ip().to_string()) };
+    let port = address.port();
+    tracing::info!(%address, "listening");
+    let mut out = io::stdout();
+    // With standard output closed there is nobody to be told.
+    let _closed = writeln!(out, "SyncWatch is ready: http://{host}:{port}/").and_then(|()| out.flush());
+}
+
+impl App<Metered<SqliteStore>> {
+    /// Puts the embedded default together: SQLite for what lasts, this process for what does not.
+    fn embedded(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let secret = config.token_secret().map_err(StartError::Settings)?;
+        let store = SqliteStore::open(&config.data_dir).map_err(StartError::Store)?;
+        let store = Arc::new(Metered::new(store, Arc::clone(&metrics)));
+        let tokens = Tokens::new(&secret, config.jwt_require_exp);
+        Self::assemble(config, store, tokens, metrics)
+    }
+}
+
+impl<S: RoomStore> App<S> {
+    fn assemble(config: Config, store: Arc<S>, tokens: Tokens, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let sockets = Arc::new(Sockets::default());
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let options = StateOptions {
+            room: RoomOptions {
+                grace_ms: millis(config.reconnect_grace),
+                owner_handover_ms: millis(config.owner_handover),
+            },
+            max_rooms: usize::try_from(config.max_rooms).unwrap_or(usize::MAX),
+            ..StateOptions::default()
+        };
+        let state = LocalState::start(Arc::clone(&store), Arc::clone(&sockets), Clock::system(), options);
+        let service = Arc::new(Service {
+            state,
+            sockets: Arc::clone(&sockets),
+            tokens,
+            passwords: Passwords::new(),
+            metrics: Arc::clone(&metrics),
+            wrong_passwords: Limiter::new(WRONG_PASSWORDS, WRONG_PASSWORDS_WINDOW),
+            config: Arc::clone(&config),
+        });
+        let io = Io::builder()
+            .config(io_config(&config))
+            .namespace(NAMESPACE, |namespace| register(&service, namespace))
+            .build()
+            .map_err(|error| StartError::Wiring(error.to_string()))?;
+        if let Some(namespace) = io.of(NAMESPACE) {
+            sockets.attach(namespace);
+        }
+        Ok(Self { service, store, io, metrics, config, draining: AtomicBool::new(false) })
+    }
+
+    async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Result<Answer, Reset>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if self.io.owns(request.uri().path()) {
+            return self.io.handle(request, peer).await;
+        }
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        if let Some(rest) = path.strip_prefix(rooms::PATH).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            let mut answer = if !answers::is_origin_allowed(&self.config.cors_origin, &parts.headers) {
+                answers::failure(StatusCode::FORBIDDEN, "FORBIDDEN", "this origin is not allowed")
+            } else if parts.method == Method::OPTIONS {
+                preflight()
+            } else {
+                rooms::answer(&self.service, &*self.store, rest, &parts, body).await
+            };
+            answers::share(&self.config.cors_origin, &parts.headers, answer.headers_mut());
+            return Ok(answer);
+        }
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Ok(answers::not_found());
+        }
+        Ok(match path {
+            "/health/live" => live(),
+            "/health/ready" => {
+                let store = Check::of("store", self.store.ping()).await;
+                ready(&[store], self.draining.load(Ordering::Relaxed))
+            }
+            "/metrics" => {
+                self.sample();
+                self.metrics.answer(parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()))
+            }
+            path => assets::answer(path, &parts.headers).unwrap_or_else(answers::not_found),
+        })
+    }
+
+    /// Brings the metrics that are read off elsewhere up to date.
+    fn sample(&self) {
+        let stats = self.io.stats();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let occupancy = self.service.state.occupancy();
+        self.metrics.rooms.set(gauge(occupancy.rooms));
+        self.metrics.participants.set(gauge(occupancy.connections));
+        self.metrics.queue_bytes.set(gauge(stats.queued_bytes()));
+        self.metrics
+            .set_connections(gauge(stats.sessions(Transport::Polling)), gauge(stats.sessions(Transport::WebSocket)));
+        self.metrics.set_refused_requests(stats.refusals(RequestError::Forbidden), stats.overloads());
+    }
+}
+
+/// Wrong passwords of one address for one room within the window, before more are refused untried.
+const WRONG_PASSWORDS: u32 = 30;
+const WRONG_PASSWORDS_WINDOW: Duration = Duration::from_secs(60);
+
+fn io_config(config: &Config) -> socketio::server::Config {
+    let mut io = socketio::server::Config::default();
+    io.engine.ping_interval = config.ping_interval;
+    io.engine.ping_timeout = config.ping_timeout;
+    io.engine.upgrade_timeout = config.upgrade_timeout;
+    io.engine.max_payload_bytes = config.max_http_buffer_size;
+    io.engine.max_buffered_bytes = config.max_buffered_bytes;
+    io.engine.max_sessions = config.max_connections;
+    io.engine.close_timeout = config.shutdown_timeout;
+    io.engine.origins = match &config.cors_origin {
+        AllowedOrigins::Any => Origins::Any,
+        AllowedOrigins::Listed(listed) if listed.is_empty() => Origins::Own,
+        AllowedOrigins::Listed(listed) => Origins::List(listed.clone()),
+    };
+    io.connection.connect_timeout = config.connect_timeout;
+    io
+}
+
+/// Answers a CORS preflight of the REST API.
+fn preflight() -> Answer {
+    let mut answer = answers::text(StatusCode::NO_CONTENT, "text/plain", "");
+    let headers = answer.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    answer
+}
+
+/// Serves until `shutdown` is ready. Then clients are told, what is unsaved is written, and connections end.
+async fn serve<S: RoomStore>(app: Arc<App<S>>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let mut limits = Limits::default();
+    limits.max_connections = app.config.max_connections;
+    limits.shutdown_timeout = app.config.shutdown_timeout;
+    let serving = Arc::clone(&app);
+    let service = move |request, peer| {
+        let app = Arc::clone(&serving);
+        async move { app.answer(request, peer).await }
+    };
+    let closing = async {
+        shutdown.await;
+        tracing::info!("stopping");
+        app.draining.store(true, Ordering::Relaxed);
+        let window_ms = u64::try_from(app.config.shutdown_reconnect.as_millis()).unwrap_or(u64::MAX);
+        app.service.sockets.announce_shutdown(window_ms);
+        app.service.state.shutdown().await;
+        if tokio::time::timeout(app.config.shutdown_timeout, app.io.close()).await.is_err() {
+            tracing::warn!("some clients did not end in time (SHUTDOWN_TIMEOUT_MS)");
+        }
+    };
+    serve_http(listener, limits, service, closing).await;
+    tracing::info!("stopped");
+}

@@ -1,0 +1,595 @@
+//! The realtime state in this process.
+//!
+//! Each room is behind a lock of its own, loaded when it is first wanted and dropped once it has been empty for a while.
+//! A durable command is handled on a clone, written, and only then takes the place of the room; everything else happens
+//! in place, and what is to be written goes to a backlog that is flushed a moment later. One task waits for all rooms'
+//! deadlines. A store that hangs stops the room's waiting command only once: from then on durable commands fail at once,
+//! until the store answers a ping, and playback goes on meanwhile.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
+use tokio::sync::{Notify, OwnedMappedMutexGuard, OwnedMutexGuard};
+use tokio::time::{Instant, timeout};
+use tracing::{error, warn};
+
+use super::{Joiner, Occupancy, Publisher, StateOptions};
+use crate::id;
+use crate::store::{RoomStore, StoreError};
+use crate::sync::clock::Clock;
+use crate::sync::event::{ErrorCode, Refusal, RoomState, RoomView};
+use crate::sync::room::{Command, ConnectionId, Editor, Effect, Join, ResumeToken, Room};
+use crate::sync::rows::RowChange;
+
+mod alarms;
+mod cell;
+mod connections;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use alarms::Alarms;
+use cell::{Cell, Live, SEQUENCE_BLOCK, Slot};
+use connections::Connections;
+
+/// The rooms of this process. Clones are handles to the same ones.
+///
+/// What is asked for takes effect even if the one who asked stops waiting.
+#[derive(Debug)]
+pub struct LocalState<S, P>(Arc<Shared<S, P>>);
+
+/// A connection's way into a room that exists. Dropped without [`join`](Self::join), the connection is in no room.
+#[derive(Debug)]
+pub struct Admission<S: RoomStore, P: Publisher> {
+    shared: Arc<Shared<S, P>>,
+    connection: ConnectionId,
+    code: String,
+    password_hash: Option<String>,
+}
+
+#[derive(Debug)]
+struct Shared<S, P> {
+    store: Arc<S>,
+    publisher: P,
+    clock: Clock,
+    options: StateOptions,
+    cells: Mutex<FxHashMap<String, Arc<Cell>>>,
+    connections: Connections,
+    alarms: Alarms,
+    keys: AtomicU64,
+    /// Set while the store hangs; nobody waits for it then.
+    store_hangs: AtomicBool,
+    closing: AtomicBool,
+    stop: Notify,
+    stopped: Notify,
+}
+
+/// A room, locked, and its place.
+struct Held {
+    cell: Arc<Cell>,
+    live: OwnedMappedMutexGuard<Slot, Live>,
+}
+
+impl<S, P> Clone for LocalState<S, P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: RoomStore, P: Publisher> LocalState<S, P> {
+    /// Starts with no room in memory, and the one task that keeps the deadlines.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn start(store: Arc<S>, publisher: P, clock: Clock, options: StateOptions) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            publisher,
+            clock,
+            options,
+            cells: Mutex::default(),
+            connections: Connections::default(),
+            alarms: Alarms::default(),
+            keys: AtomicU64::new(0),
+            store_hangs: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            stop: Notify::new(),
+            stopped: Notify::new(),
+        });
+        tokio::spawn(upkeep::keep_deadlines(Arc::clone(&shared)));
+        Self(shared)
+    }
+
+    /// Lets a connection on its way into the room with this code, in upper case.
+    ///
+    /// # Errors
+    /// ALREADY_IN_ROOM where the connection is in a room or on its way into one, then ROOM_NOT_FOUND; UNAVAILABLE and
+    /// INTERNAL_ERROR for what is ours.
+    pub async fn open(&self, connection: ConnectionId, code: &str) -> Result<Admission<S, P>, Refusal> {
+        if !self.0.connections.begin(connection) {
+            return Err(Refusal::new(ErrorCode::AlreadyInRoom, "you are in a room already"));
+        }
+        // Made before anything can fail or be given up, so that its drop forgets the connection.
+        let shared = Arc::clone(&self.0);
+        let mut admission = Admission { shared, connection, code: code.to_owned(), password_hash: None };
+        let held = self.0.existing(code).await?;
+        admission.password_hash.clone_from(&held.live.room.row().password_hash);
+        Ok(admission)
+    }
+
+    /// Carries out what a member asks for. Joins go through [`open`](Self::open).
+    ///
+    /// # Errors
+    /// NOT_IN_ROOM where the connection is in none, else what the room answers; UNAVAILABLE and INTERNAL_ERROR for what
+    /// is ours. Nothing has changed then.
+    pub async fn member(&self, command: Command) -> Result<(), Refusal> {
+        let cell = command.connection().and_then(|connection| self.0.connections.room_of(connection));
+        let cell = cell.ok_or_else(not_in_room)?;
+        let held = self.0.hold(cell).await?;
+        Arc::clone(&self.0).run(held, command).await
+    }
+
+    /// Carries out what a user asks for from outside the room: [`Command::Delete`], or an update as [`Editor::User`].
+    ///
+    /// # Errors
+    /// ROOM_NOT_FOUND, else as [`member`](Self::member).
+    pub async fn outside(&self, code: &str, command: Command) -> Result<(), Refusal> {
+        let held = self.0.existing(code).await?;
+        Arc::clone(&self.0).run(held, command).await
+    }
+
+    /// Takes note of a connection's end. To be called once for each connection, whether or not it is in a room.
+    ///
+    /// A connection that ends on its way into a room does not arrive. After [`shutdown`](Self::shutdown) nothing
+    /// happens, so that the seats are there for who comes back.
+    pub async fn disconnected(&self, connection: ConnectionId, deliberate: bool) {
+        let Some(cell) = self.0.connections.end(connection) else { return };
+        if let Ok(held) = self.0.hold(cell).await {
+            // A disconnection is a fact; no room refuses it.
+            let _ = Arc::clone(&self.0).run(held, Command::Disconnected { connection, deliberate }).await;
+        }
+    }
+
+    /// Whether this editor may change the settings of a room; asked before a password is hashed for them.
+    ///
+    /// # Errors
+    /// As the update would be refused.
+    pub async fn check_editor(&self, code: Option<&str>, editor: &Editor) -> Result<(), Refusal> {
+        let held = match (editor, code) {
+            (Editor::Member(connection), _) => {
+                self.0.hold(self.0.connections.room_of(*connection).ok_or_else(not_in_room)?).await?
+            }
+            (Editor::User(_), Some(code)) => self.0.existing(code).await?,
+            (Editor::User(_), None) => return Err(room_not_found()),
+        };
+        held.live.room.check_editor(editor)
+    }
+
+    /// The room with this code, and how many seats of it are taken.
+    ///
+    /// # Errors
+    /// ROOM_NOT_FOUND; UNAVAILABLE and INTERNAL_ERROR for what is ours.
+    pub async fn view(&self, code: &str) -> Result<(RoomView, usize), Refusal> {
+        let held = self.0.existing(code).await?;
+        Ok((held.live.room.view(), held.live.room.participant_count()))
+    }
+
+    /// How much there is in memory.
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy { rooms: self.0.cells().len(), connections: self.0.connections.count() }
+    }
+
+    /// The clock rooms run on.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+
+    /// Stops: refuses everything from now on, and writes what is still to be written.
+    ///
+    /// Nobody leaves by this; the seats stay in the store. To be called before connections are closed; a second call
+    /// returns at once. Takes little longer than the store's deadline.
+    pub async fn shutdown(&self) {
+        if self.0.closing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.0.stop.notify_one();
+        self.0.stopped.notified().await;
+        upkeep::write_everything(&self.0).await;
+    }
+}
+
+impl<S: RoomStore, P: Publisher> Admission<S, P> {
+    /// What a password shown by the joiner is to be verified against; none where the room needs no password.
+    pub fn password_hash(&self) -> Option<&str> {
+        self.password_hash.as_deref()
+    }
+
+    /// Takes the seat. `room:state` has been sent when this returns, and its value is the answer.
+    ///
+    /// # Errors
+    /// ROOM_NOT_FOUND, INVALID_PASSWORD, UNAUTHORIZED or ROOM_FULL, checked in this order; UNAVAILABLE and
+    /// INTERNAL_ERROR for what is ours, and UNAVAILABLE where the connection has ended meanwhile.
+    pub async fn join(self, joiner: Joiner) -> Result<Arc<RoomState>, Refusal> {
+        detached(async move {
+            let join = Join {
+                connection: self.connection,
+                identity: joiner.identity,
+                resume_hash: joiner.resume_token.as_deref().map(id::resume_hash),
+                proved_hash: joiner.proved_hash,
+                participant_id: id::row_id(),
+                oder_id: id::order_id(),
+                token: ResumeToken::new(id::resume_token()),
+            };
+            let mut held = self.shared.existing(&self.code).await?;
+            let effects = self.shared.handle_durably(&mut held, Command::Join(Box::new(join))).await?;
+            let state = effects.iter().find_map(|effect| match effect {
+                Effect::State { state, .. } => Some(Arc::clone(state)),
+                Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
+            });
+            self.shared.publish(&mut held, effects);
+            self.shared.reschedule(&mut held);
+            state.ok_or_else(|| internal("a join had no room state"))
+        })
+        .await
+    }
+}
+
+impl<S: RoomStore, P: Publisher> Drop for Admission<S, P> {
+    fn drop(&mut self) {
+        self.shared.connections.abandon(self.connection);
+    }
+}
+
+impl<S: RoomStore, P: Publisher> Shared<S, P> {
+    /// Carries out a command; a durable one to its end, even if nobody waits for it.
+    async fn run(self: Arc<Self>, mut held: Held, command: Command) -> Result<(), Refusal> {
+        if !command.is_durable() {
+            return self.handle_in_place(&mut held, command).await;
+        }
+        detached(async move {
+            let effects = self.handle_durably(&mut held, command).await?;
+            self.publish(&mut held, effects);
+            self.reschedule(&mut held);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn handle_in_place(&self, held: &mut Held, command: Command) -> Result<(), Refusal> {
+        self.catch_up(held);
+        let steers = matches!(command, Command::Source { .. } | Command::Steer { .. });
+        let exhausted = held.live.room.sequence() >= held.live.room.sequence_limit();
+        let retry = (steers && exhausted).then(|| command.clone());
+        let mut result = held.live.room.handle(command, self.clock.now_ms());
+        if let (Some(command), Err(Refusal { code: ErrorCode::Unavailable, .. })) = (retry, &result) {
+            self.raise_sequence_limit(held).await?;
+            result = held.live.room.handle(command, self.clock.now_ms());
+        }
+        held.live.playback_changed |= steers && result.is_ok();
+        let effects = drain(&mut held.live.room);
+        self.publish(held, effects);
+        self.reschedule(held);
+        result
+    }
+
+    /// Handles a command on a clone, writes what it changes, and puts the clone in the room's place. Returns what is to
+    /// be published.
+    async fn handle_durably(&self, held: &mut Held, command: Command) -> Result<Vec<Effect>, Refusal> {
+        self.catch_up(held);
+        self.reschedule(held);
+        let arriving = if let Command::Join(join) = &command { Some(join.connection) } else { None };
+        let mut next = held.live.room.clone();
+        next.handle(command, self.clock.now_ms())?;
+        let (changes, effects) = split(drain(&mut next));
+        let (mut batch, mark) = held.live.backlog.snapshot();
+        batch.extend_from_slice(&changes);
+        if let Err(fault) = self.write(&held.cell, self.store.apply(batch)).await {
+            self.undo(held, &changes);
+            return Err(fault.refusal(&held.live.room));
+        }
+        held.live.backlog.settle(mark);
+        if arriving.is_some_and(|connection| !self.connections.arrive(connection, &held.cell)) {
+            self.undo(held, &changes);
+            return Err(Refusal::new(ErrorCode::Unavailable, "the connection has ended"));
+        }
+        held.live.room = next;
+        Ok(effects)
+    }
+
+    /// Has the store brought back to the room as it is, when there is time.
+    fn undo(&self, held: &mut Held, changes: &[RowChange]) {
+        for change in held.live.undoing(changes) {
+            held.live.backlog.push(change);
+        }
+        self.reschedule(held);
+    }
+
+    /// Lets a room's deadlines that have passed have their effect, so that a command finds it as it should be by now.
+    fn catch_up(&self, held: &mut Held) {
+        let now_ms = self.clock.now_ms();
+        if held.live.room.poll_timeout().is_some_and(|due_ms| due_ms <= now_ms) {
+            // A timeout is a fact; no room refuses it.
+            let _ = held.live.room.handle(Command::Timeout, now_ms);
+            let effects = drain(&mut held.live.room);
+            self.publish(held, effects);
+        }
+    }
+
+    /// Makes another block of sequence numbers durable.
+    async fn raise_sequence_limit(&self, held: &mut Held) -> Result<(), Refusal> {
+        let limit = held.live.room.sequence() + SEQUENCE_BLOCK;
+        let row = held.live.room.playback_row(limit);
+        match self.write(&held.cell, self.store.save_playback(row)).await {
+            Ok(()) => {
+                held.live.room.raise_sequence_limit(limit);
+                Ok(())
+            }
+            Err(fault) => Err(fault.refusal(&held.live.room)),
+        }
+    }
+
+    /// Carries out effects in order.
+    fn publish(&self, held: &mut Held, effects: Vec<Effect>) {
+        let live = &mut *held.live;
+        let room_id = &live.room.row().id;
+        for effect in effects {
+            match effect {
+                Effect::Persist(change) => {
+                    if live.backlog.push(change) {
+                        warn!(room = %room_id, "gave up a change of rows, too many wait for the store");
+                    }
+                }
+                Effect::Admit { connection } => self.publisher.admit(room_id, connection),
+                Effect::State { connection, state } => self.publisher.state(connection, &state),
+                Effect::Send { to, event } => self.publisher.send(room_id, to, &event),
+                Effect::Remove { connection } => {
+                    self.publisher.remove(room_id, connection);
+                    self.connections.remove(connection);
+                }
+            }
+        }
+    }
+
+    /// Sets a room's alarm to its next deadline.
+    fn reschedule(&self, held: &mut Held) {
+        let now_ms = self.clock.now_ms();
+        let live = &mut *held.live;
+        // What is set stays set: a retry has its own time, and being empty for longer is no reason to stay.
+        if live.room.is_closed() {
+            live.unload_at.get_or_insert(now_ms);
+        } else if live.room.participant_count() == 0 {
+            live.unload_at.get_or_insert(now_ms + self.options.linger_ms);
+        } else {
+            live.unload_at = None;
+        }
+        if live.has_unwritten() {
+            live.flush_at.get_or_insert(now_ms + self.options.flush_after_ms);
+        } else {
+            live.flush_at = None;
+        }
+        let deadlines = [live.room.poll_timeout(), live.flush_at, live.unload_at];
+        if let Some(at_ms) = deadlines.into_iter().flatten().min() {
+            self.alarms.set(&held.cell, at_ms);
+        }
+    }
+
+    /// Locks the room with this code, loading it if need be, and refuses one that is over.
+    async fn existing(&self, code: &str) -> Result<Held, Refusal> {
+        loop {
+            let cell = self.cell(code)?;
+            let mut slot = Arc::clone(&cell.slot).lock_owned().await;
+            if matches!(*slot, Slot::Empty) {
+                *slot = match self.load(code).await {
+                    Ok(live) => Slot::Loaded(Box::new(live)),
+                    Err(refusal) => {
+                        self.forget(&cell);
+                        Slot::Gone(Some(refusal))
+                    }
+                };
+            }
+            match self.check(cell, slot) {
+                Ok(mut held) => {
+                    // Whoever looks at an empty room may be about to join it.
+                    held.live.unload_at = None;
+                    self.reschedule(&mut held);
+                    if held.live.room.is_over(self.clock.now_ms()) {
+                        return Err(room_not_found());
+                    }
+                    return Ok(held);
+                }
+                Err(Some(refusal)) => return Err(refusal),
+                Err(None) => {}
+            }
+        }
+    }
+
+    /// Locks the room a connection is in.
+    async fn hold(&self, cell: Arc<Cell>) -> Result<Held, Refusal> {
+        let slot = Arc::clone(&cell.slot).lock_owned().await;
+        self.check(cell, slot).map_err(|refusal| refusal.unwrap_or_else(not_in_room))
+    }
+
+    fn check(&self, cell: Arc<Cell>, slot: OwnedMutexGuard<Slot>) -> Result<Held, Option<Refusal>> {
+        // Looked at under the room's lock: who gets past this is done before a shutdown writes the room.
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(Some(shutting_down()));
+        }
+        let loaded = OwnedMutexGuard::try_map(slot, |slot| match slot {
+            Slot::Loaded(live) => Some(&mut **live),
+            Slot::Empty | Slot::Gone(_) => None,
+        });
+        match loaded {
+            Ok(live) => Ok(Held { cell, live }),
+            Err(slot) => match &*slot {
+                Slot::Gone(refusal) => Err(refusal.clone()),
+                Slot::Empty | Slot::Loaded(_) => Err(None),
+            },
+        }
+    }
+
+    /// The place of a room, made if there is none.
+    fn cell(&self, code: &str) -> Result<Arc<Cell>, Refusal> {
+        let mut cells = self.cells();
+        if let Some(cell) = cells.get(code) {
+            return Ok(Arc::clone(cell));
+        }
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(shutting_down());
+        }
+        if cells.len() >= self.options.max_rooms {
+            warn!(rooms = cells.len(), "no room fits into memory any more");
+            return Err(Refusal::new(ErrorCode::Unavailable, "the server is full, try again"));
+        }
+        let cell = Arc::new(Cell::new(self.keys.fetch_add(1, Ordering::Relaxed), code.to_owned()));
+        cells.insert(code.to_owned(), Arc::clone(&cell));
+        drop(cells);
+        // In case everybody who wants the room loses interest before it is loaded.
+        self.alarms.set(&cell, self.clock.now_ms() + self.options.linger_ms);
+        Ok(cell)
+    }
+
+    /// Takes a place out of the table; its slot is, or is about to be, gone.
+    fn forget(&self, cell: &Cell) {
+        self.alarms.clear(cell);
+        let mut cells = self.cells();
+        if cells.get(&cell.code).is_some_and(|held| held.key == cell.key) {
+            cells.remove(&cell.code);
+        }
+    }
+
+    async fn load(&self, code: &str) -> Result<Live, Refusal> {
+        let reading = async {
+            let Some(row) = self.store.room_by_code(code).await? else { return Ok(None) };
+            let participants = self.store.participants(&row.id).await?;
+            let playback = self.store.playback(&row.id).await?;
+            Ok(Some((row, participants, playback)))
+        };
+        match self.ask(reading).await {
+            Ok(Some((row, participants, playback))) => {
+                let now_ms = self.clock.now_ms();
+                let options = self.options.room;
+                let room = Room::load(row, participants, playback, now_ms, now_ms + options.grace_ms, options);
+                Ok(Live::new(room))
+            }
+            Ok(None) => Err(room_not_found()),
+            Err(fault) => Err(fault.refusal_of("a room could not be loaded")),
+        }
+    }
+
+    /// Writes rows of a room, after those that are being written.
+    async fn write<T>(&self, cell: &Cell, writing: impl Future<Output = Result<T, StoreError>>) -> Result<T, Fault> {
+        self.ask(async {
+            let _turn = cell.writes.lock().await;
+            writing.await
+        })
+        .await
+    }
+
+    /// Asks the store, and waits no longer than the deadline, nor at all while it is known to hang.
+    async fn ask<T>(&self, asking: impl Future<Output = Result<T, StoreError>>) -> Result<T, Fault> {
+        if self.store_hangs.load(Ordering::Relaxed) {
+            return Err(Fault::Hangs);
+        }
+        let begun = Instant::now();
+        let result = match timeout(self.options.store_deadline, asking).await {
+            Ok(result) => result.map_err(Fault::Store),
+            Err(_) => Err(Fault::TimedOut),
+        };
+        // One that fails at once costs nobody time, and is asked again.
+        if matches!(result, Err(Fault::TimedOut | Fault::Store(StoreError::Unavailable(_))))
+            && begun.elapsed() >= self.options.store_deadline / 2
+            && !self.store_hangs.swap(true, Ordering::Relaxed)
+        {
+            warn!("the store hangs; until it answers again, nothing waits for it");
+            self.alarms.sooner.notify_one();
+        }
+        result
+    }
+
+    fn cells(&self) -> MutexGuard<'_, FxHashMap<String, Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why the store did not do what it was asked to.
+#[derive(Debug)]
+enum Fault {
+    Store(StoreError),
+    TimedOut,
+    Hangs,
+}
+
+impl Fault {
+    /// What to tell the one whose request this failed; the cause goes to the log.
+    fn refusal(self, room: &Room) -> Refusal {
+        self.refusal_of(&room.row().id)
+    }
+
+    fn refusal_of(self, what: &str) -> Refusal {
+        match self {
+            Self::Store(StoreError::Unavailable(cause)) => {
+                warn!(what, cause, "the store is unavailable");
+                unavailable()
+            }
+            Self::TimedOut => {
+                warn!(what, "the store did not answer in time");
+                unavailable()
+            }
+            Self::Hangs => unavailable(),
+            Self::Store(StoreError::Missing) => room_not_found(),
+            Self::Store(cause @ (StoreError::Conflict | StoreError::Corrupt(_))) => {
+                internal(&format!("{what}: {cause}"))
+            }
+        }
+    }
+}
+
+fn drain(room: &mut Room) -> Vec<Effect> {
+    std::iter::from_fn(|| room.poll_effect()).collect()
+}
+
+/// What is to be written, and what is to be published once it is.
+fn split(effects: Vec<Effect>) -> (Vec<RowChange>, Vec<Effect>) {
+    let mut changes = Vec::new();
+    let mut publish = Vec::with_capacity(effects.len());
+    for effect in effects {
+        match effect {
+            Effect::Persist(change) => changes.push(change),
+            effect @ (Effect::Admit { .. } | Effect::State { .. } | Effect::Send { .. } | Effect::Remove { .. }) => {
+                publish.push(effect);
+            }
+        }
+    }
+    (changes, publish)
+}
+
+/// Runs to the end even if the caller is dropped: half a durable command would leave rows nobody knows of.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|failure| Err(internal(&failure.to_string())))
+}
+
+fn internal(cause: &str) -> Refusal {
+    let log_id = id::log_id();
+    error!(id = log_id, cause, "a request failed");
+    Refusal::new(ErrorCode::InternalError, format!("internal error {log_id}"))
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(ErrorCode::Unavailable, "the server cannot store that now, try again")
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(ErrorCode::Unavailable, "the server is shutting down")
+}
+
+fn room_not_found() -> Refusal {
+    Refusal::new(ErrorCode::RoomNotFound, "there is no such room")
+}
+
+fn not_in_room() -> Refusal {
+    Refusal::new(ErrorCode::NotInRoom, "you are not in a room")
+}

@@ -1,0 +1,104 @@
+//! From rooms to sockets: effects carried out over Socket.IO.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustc_hash::FxBuildHasher;
+use serde::Serialize;
+use socketio::{Namespace, Socket};
+
+use super::emit;
+use super::event::{RoomState, ServerEvent};
+use super::room::{Audience, ConnectionId};
+use crate::state::Publisher;
+
+/// The open connections, by the number that rooms know them by.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    namespace: OnceLock<Namespace>,
+    shards: [Mutex<HashMap<ConnectionId, Socket, FxBuildHasher>>; SHARDS],
+}
+
+/// Every event to one connection passes here, so that one lock for all would be felt.
+const SHARDS: usize = 16;
+
+impl Sockets {
+    /// Sets the namespace that rooms broadcast in; to be called once, before the first connection.
+    pub fn attach(&self, namespace: Namespace) {
+        // A second call would be a mistake of the wiring, and changes nothing.
+        let _first = self.namespace.set(namespace);
+    }
+
+    pub(super) fn insert(&self, connection: ConnectionId, socket: &Socket) {
+        self.shard(connection).insert(connection, socket.clone());
+    }
+
+    pub(super) fn remove(&self, connection: ConnectionId) {
+        self.shard(connection).remove(&connection);
+    }
+
+    fn find(&self, connection: ConnectionId) -> Option<Socket> {
+        self.shard(connection).get(&connection).cloned()
+    }
+
+    fn shard(&self, connection: ConnectionId) -> MutexGuard<'_, HashMap<ConnectionId, Socket, FxBuildHasher>> {
+        let shard = &self.shards[(connection.0 % SHARDS as u64) as usize];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every client that the server is about to stop, and when to come back: each at another moment within
+    /// `window_ms`, so that they do not come all at once.
+    pub fn announce_shutdown(&self, window_ms: u64) {
+        let Some(namespace) = self.namespace.get() else { return };
+        let sockets = namespace.broadcast().sockets();
+        let count = sockets.len().max(1) as u64;
+        for (place, socket) in sockets.iter().enumerate() {
+            let reconnect_in = MIN_RECONNECT_MS + window_ms * place as u64 / count;
+            let event = ServerEvent::Shutdown { message: "the server is restarting".into(), reconnect_in };
+            emit(socket, event.name(), &event);
+        }
+    }
+
+    fn to(&self, connection: ConnectionId, name: &str, payload: &impl Serialize) {
+        if let Some(socket) = self.find(connection) {
+            emit(&socket, name, payload);
+        }
+    }
+}
+
+/// No client should be back before the process has ended.
+const MIN_RECONNECT_MS: u64 = 500;
+
+impl Publisher for Arc<Sockets> {
+    fn admit(&self, room_id: &str, connection: ConnectionId) {
+        if let Some(socket) = self.find(connection) {
+            socket.join(room_id);
+        }
+    }
+
+    fn state(&self, connection: ConnectionId, state: &Arc<RoomState>) {
+        self.to(connection, "room:state", &**state);
+    }
+
+    fn send(&self, room_id: &str, to: Audience, event: &ServerEvent) {
+        let Some(namespace) = self.namespace.get() else { return };
+        let members = namespace.to(room_id);
+        let sent = match to {
+            Audience::One(connection) => return self.to(connection, event.name(), event),
+            Audience::Others(connection) => match self.find(connection) {
+                Some(socket) => members.except(socket.id().as_str()).emit(event.name(), event),
+                None => members.emit(event.name(), event),
+            },
+            Audience::All => members.emit(event.name(), event),
+        };
+        if let Err(error) = sent {
+            tracing::error!(event = event.name(), %error, "an event could not be encoded");
+        }
+    }
+
+    fn remove(&self, room_id: &str, connection: ConnectionId) {
+        if let Some(socket) = self.find(connection) {
+            socket.leave(room_id);
+        }
+    }
+}

@@ -643,8 +643,8 @@ async fn a_long_evening_never_runs_out_of_numbers() {
     world.join(1, user("ann")).await.unwrap();
     world.state.member(source(1)).await.unwrap();
     for _ in 0..12_000 {
-        world.state.member(play(1)).await.unwrap();
         advance(Duration::from_millis(101)).await;
+        world.state.member(play(1)).await.unwrap();
     }
     let row = world.store.tables().playback["roomaaaa"].clone();
     assert!(row.sequence_limit >= row.sequence && row.sequence > 11_000, "{row:?}");

@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "server", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "server"), doc = "The core of an Engine.IO 4 server, without I/O.")]
 //!
 //! # The model
 //!
@@ -27,11 +28,13 @@
 //! assert_eq!(session.poll_timeout(), Some(start + Duration::from_secs(25)));
 //! ```
 //!
-//! The feature `server`, on by default, has a complete server on hyper and tokio: `Server`.
+//! The feature `server`, on by default, has a complete server on hyper and tokio: `Server`. Each session is one task,
+//! which alone owns its `Session` and its sockets; requests reach it as mail.
 //!
 //! # Left out
 //!
-//! Engine.IO 3, JSONP, WebTransport, `permessage-deflate`, compressed polling answers and the session cookie.
+//! Engine.IO 3, JSONP, WebTransport, `permessage-deflate`, compressed polling answers, the session cookie and the
+//! `b64` query parameter.
 
 mod config;
 mod error;

@@ -42,7 +42,8 @@ pub enum Input {
     PollAborted,
     /// A POST's header arrived; its body is being read.
     PostArrived,
-    /// The body of the POST is complete. The session answers with [`Action::AnswerPost`].
+    /// The body of the POST is complete. The session answers with one of [`Action::AcceptPost`],
+    /// [`Action::RefusePost`].
     PostReceived(ByteString),
     /// The body of the POST will not come, or is larger than allowed and was answered with 413 by the shell.
     PostDropped(PostDrop),
@@ -321,14 +322,14 @@ impl Session {
                 self.violate(Violation::OverlappingPoll);
             }
             State::Polling { poll_waits, .. } => *poll_waits = true,
-            State::Closing { .. } => {
-                // The client learns of the end from the payload: what was sent before it, or a noop, and `close`.
-                let mut body = self.outbox.take_payload(usize::MAX);
-                if body.is_empty() {
-                    body.push('6');
-                }
-                body.push_str("\x1e1");
+            // What was sent before the end comes in a payload of its own: engine.io-client 6.6 hands messages on a turn
+            // later, and would throw away those that share a payload with `close`.
+            State::Closing { .. } if !self.outbox.is_empty() => {
+                let body = self.outbox.take_payload(self.config.max_payload_bytes);
                 self.emit(Action::AnswerPoll(body));
+            }
+            State::Closing { .. } => {
+                self.emit(Action::AnswerPoll("6\x1e1".to_owned()));
                 self.close(CloseReason::ForcedClose);
             }
             State::WebSocket { .. } => self.emit(Action::RefusePoll(Refusal::Request(RequestError::BadRequest))),
@@ -501,13 +502,12 @@ impl Session {
                 // A client amid an upgrade polls no more, so a candidate stays: it may be the only way to tell it.
                 self.transport = State::Closing { post_reads, deadline: now + self.config.close_timeout };
             }
-            State::Polling { poll_waits: true, post_reads } => {
-                let mut body = self.outbox.take_payload(usize::MAX);
-                body.push_str(if body.is_empty() { "1" } else { "\x1e1" });
-                self.transport = State::Polling { poll_waits: false, post_reads };
+            State::Polling { poll_waits: true, post_reads } if !self.outbox.is_empty() => {
+                let body = self.outbox.take_payload(self.config.max_payload_bytes);
                 self.emit(Action::AnswerPoll(body));
-                self.close(CloseReason::ForcedClose);
+                self.transport = State::Closing { post_reads, deadline: now + self.config.close_timeout };
             }
+            State::Polling { poll_waits: true, .. } => self.close(CloseReason::ForcedClose),
             State::WebSocket { .. } => self.close(CloseReason::ForcedClose),
             State::Closing { .. } | State::Closed(_) => {}
         }

@@ -630,12 +630,14 @@ fn closing_with_a_waiting_poll_ends_on_that_poll() {
 }
 
 #[test]
-fn what_was_sent_before_closing_comes_before_the_close_packet() {
+fn what_was_sent_before_closing_comes_in_a_payload_of_its_own() {
     let mut talk = Talk::polling();
     let _waits = talk.tell(Input::PollArrived);
     talk.session.handle(send("a"), talk.now);
     talk.session.handle(send("b"), talk.now);
-    assert_eq!(talk.tell(Input::Close), [answer("4a\x1e4b\x1e1"), closed(CloseReason::ForcedClose)]);
+    assert_eq!(talk.tell(Input::Close), [answer("4a\x1e4b")]);
+    assert_eq!(talk.timeout(), Some(CLOSE_TIMEOUT));
+    assert_eq!(talk.tell(Input::PollArrived), [answer("6\x1e1"), closed(CloseReason::ForcedClose)]);
 }
 
 #[test]
@@ -648,13 +650,16 @@ fn closing_without_a_poll_waits_for_the_next_one() {
 }
 
 #[test]
-fn the_last_poll_takes_all_that_was_sent_whatever_max_payload_says() {
+fn a_closing_session_is_polled_until_all_that_was_sent_is_fetched() {
     let mut talk = Talk::with(Transport::Polling, |config| config.max_payload_bytes = 4);
     for text in ["aaa", "bbb", "ccc"] {
         let _queued = talk.tell(send(text));
     }
     let _closing = talk.tell(Input::Close);
-    assert_eq!(talk.tell(Input::PollArrived), [answer("4aaa\x1e4bbb\x1e4ccc\x1e1"), closed(CloseReason::ForcedClose)]);
+    for fetched in ["4aaa", "4bbb", "4ccc"] {
+        assert_eq!(talk.tell(Input::PollArrived), [answer(fetched)]);
+    }
+    assert_eq!(talk.tell(Input::PollArrived), [answer("6\x1e1"), closed(CloseReason::ForcedClose)]);
 }
 
 #[test]
@@ -729,7 +734,7 @@ fn closing_a_websocket_keeps_what_was_sent_for_the_last_flush() {
 fn closing_amid_an_upgrade_with_a_waiting_poll_ends_on_that_poll() {
     let mut talk = Talk::probed();
     let _waits = talk.tell(Input::PollArrived);
-    assert_eq!(talk.tell(Input::Close), [answer("1"), Action::DropCandidate, closed(CloseReason::ForcedClose)]);
+    assert_eq!(talk.tell(Input::Close), [Action::DropCandidate, answer("1"), closed(CloseReason::ForcedClose)]);
 }
 
 #[test]

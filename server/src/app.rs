@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use socketio::Io;
 use socketio::engineio::server::{Limits, Reset, serve as serve_http};
@@ -164,22 +165,30 @@ impl<S: RoomStore> App<S> {
             return self.io.handle(request, peer).await;
         }
         let (parts, body) = request.into_parts();
+        let mut answer = if !answers::is_origin_allowed(&self.config.cors_origin, &parts.headers) {
+            answers::failure(StatusCode::FORBIDDEN, "FORBIDDEN", "this origin is not allowed")
+        } else if parts.method == Method::OPTIONS {
+            preflight()
+        } else {
+            self.dispatch(&parts, body).await
+        };
+        answers::share(&self.config.cors_origin, &parts.headers, answer.headers_mut());
+        Ok(answer)
+    }
+
+    async fn dispatch<B>(&self, parts: &Parts, body: B) -> Answer
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let path = parts.uri.path();
         if let Some(rest) = path.strip_prefix(rooms::PATH).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
-            let mut answer = if !answers::is_origin_allowed(&self.config.cors_origin, &parts.headers) {
-                answers::failure(StatusCode::FORBIDDEN, "FORBIDDEN", "this origin is not allowed")
-            } else if parts.method == Method::OPTIONS {
-                preflight()
-            } else {
-                rooms::answer(&self.service, &*self.store, rest, &parts, body).await
-            };
-            answers::share(&self.config.cors_origin, &parts.headers, answer.headers_mut());
-            return Ok(answer);
+            return rooms::answer(&self.service, &*self.store, rest, parts, body).await;
         }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Ok(answers::not_found());
+            return answers::not_found();
         }
-        Ok(match path {
+        match path {
             "/health/live" => live(),
             "/health/ready" => {
                 let store = Check::of("store", self.store.ping()).await;
@@ -190,7 +199,7 @@ impl<S: RoomStore> App<S> {
                 self.metrics.answer(parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()))
             }
             path => assets::answer(path, &parts.headers).unwrap_or_else(answers::not_found),
-        })
+        }
     }
 
     /// Brings the metrics that are read off elsewhere up to date.

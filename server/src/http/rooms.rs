@@ -217,6 +217,9 @@ where
     };
     let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("the body must be JSON in UTF-8"))?;
     let text = text.trim();
+    if text == "null" {
+        return Err(Refusal::invalid("the body must be a JSON object"));
+    }
     UpdateRequest::decode((!text.is_empty()).then_some(text), most_participants)
 }
 

@@ -1009,3 +1009,46 @@ async fn commands_of_many_go_out_in_sequence() {
     let expected: Vec<_> = (2..=181).map(|sequence| format!("all: sync:command #{sequence}")).collect();
     assert_eq!(world.happened(), expected);
 }
+
+/// Real threads and real time: whatever the interleaving, memory, store and table of connections agree in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_people_at_once_leave_everything_in_agreement() {
+    let options = StateOptions { linger_ms: 1, flush_after_ms: 1, ..StateOptions::default() };
+    let world = World::with(options);
+    let people: Vec<_> = (0..24_u64)
+        .map(|person| {
+            let state = world.state.clone();
+            tokio::spawn(async move {
+                for visit in 0..40 {
+                    let connection = ConnectionId(person * 1_000 + visit);
+                    let code = if (person + visit) % 3 == 0 { "ROOMBBBB" } else { "ROOMAAAA" };
+                    let joiner = if person % 2 == 0 { guest("Zoë") } else { user(&format!("user{}", person % 7)) };
+                    let ending = {
+                        let state = state.clone();
+                        async move { state.disconnected(connection, visit % 2 == 0).await }
+                    };
+                    let Ok(admission) = state.open(connection, code).await else { continue };
+                    if visit % 5 == 0 {
+                        // The end comes while the join is under way.
+                        let (_joined, ()) = tokio::join!(admission.join(joiner), ending);
+                        continue;
+                    }
+                    if admission.join(joiner).await.is_ok() && visit % 3 == 0 {
+                        let _maybe_taken_over = state.member(leave(connection.0)).await;
+                    }
+                    ending.await;
+                }
+            })
+        })
+        .collect();
+    for person in people {
+        person.await.unwrap();
+    }
+    assert_eq!(world.state.occupancy().connections, 0);
+    let mut seats = 0;
+    for code in ["ROOMAAAA", "ROOMBBBB"] {
+        seats += world.state.view(code).await.unwrap().1;
+    }
+    world.state.shutdown().await;
+    assert_eq!(world.store.tables().participants.len(), seats);
+}

@@ -279,7 +279,7 @@ function person(participant, room) {
   const tags = element("span", "", { class: "tags" });
   if (role !== "participant") tags.append(element("span", role, { class: `tag ${role}` }));
   if (role !== "owner" && controls(participant, room)) tags.append(element("span", "can control", { class: "tag" }));
-  const state = !online ? "away" : participant.buffering ? "buffering" : "online";
+  const state = online ? "online" : "away";
   row.append(element("i", "", { class: `dot ${state}`, "aria-hidden": "true" }), name, tags, element("span", state, { class: "state" }));
   if (sync.isOwner && oderId !== sync.oderId) row.append(ownerActions(participant, room));
   return row;
@@ -441,7 +441,7 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-// --- Chat and comings and goings
+// --- Comings and goings
 
 const LOG_KEPT = 200;
 
@@ -453,22 +453,11 @@ function log(row) {
   if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
-function logMessage({ name, content, oderId }) {
-  const row = element("li", "", oderId === sync.oderId ? { class: "own" } : {});
-  row.append(element("b", name), " ", element("span", content));
-  log(row);
-}
-
 const note = (text) => log(element("li", text, { class: "note" }));
 
 /** `left` names only the id, and by then the client has forgotten who it was. */
 const names = new Map();
 
-sync.addEventListener("chat:history", ({ detail }) => {
-  $("log").replaceChildren();
-  detail.messages.forEach(logMessage);
-});
-sync.addEventListener("chat:message", ({ detail }) => logMessage(detail));
 sync.addEventListener("room:participant:joined", ({ detail }) => note(`${nameOf(detail.participant)} joined.`));
 sync.addEventListener("room:participant:left", ({ detail: { oderId, reason } }) => {
   note(`${names.get(oderId) ?? "Someone"} ${reason === "kicked" ? "was removed" : reason === "timeout" ? "lost the connection" : "left"}.`);
@@ -476,13 +465,6 @@ sync.addEventListener("room:participant:left", ({ detail: { oderId, reason } }) 
 sync.addEventListener("room:owner:changed", ({ detail }) => note(`${names.get(detail.oderId) ?? "Someone else"} is the owner now.`));
 sync.addEventListener("change", () => {
   for (const [oderId, participant] of sync.participants) names.set(oderId, nameOf(participant));
-});
-
-onSubmit($("say"), async () => {
-  const content = $("say-text").value.trim();
-  if (!content) return;
-  await sync.say(content);
-  $("say-text").value = "";
 });
 
 // --- Start

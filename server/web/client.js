@@ -234,20 +234,12 @@ export class SyncWatch extends EventTarget {
   setSource = (sourceType, sourceId, startMediaTimeMs = 0) =>
     this.request("sync:source", { sourceType, sourceId, startMediaTimeMs });
   resync = () => this.request("sync:resync", { lastSequence: this.playback?.sequenceNumber ?? 0 });
-  setBuffering = (buffering, mediaTimeMs) => this.request("sync:buffering", { buffering, mediaTimeMs });
-  say = (content) => this.request("chat:message", { content });
   /** The owner's: what the room is like. */
   update = (changes) => this.request("room:update", changes);
   /** The owner's: who may control a `selected` room. */
   grant = (oderId, canControl) => this.request("room:grant", { oderId, canControl });
   kick = (oderId, reason) => this.request("room:kick", { oderId, reason });
   transfer = (oderId) => this.request("room:transfer", { oderId });
-
-  /** Tells the server how far playback here is from where it should be. Unanswered; at most two a second. */
-  report(mediaTimeMs, isPlaying) {
-    const rttMs = Number.isFinite(this.clock.roundTrip) ? this.clock.roundTrip : undefined;
-    if (this.#seated) this.#emit("sync:report", { mediaTimeMs, atServerTime: this.serverNow(), isPlaying, rttMs });
-  }
 
   /** Sends any event and waits for its acknowledgement. */
   request(event, data, timeoutMs = ACK_TIMEOUT_MS) {

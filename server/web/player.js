@@ -17,9 +17,6 @@ const NUDGE_LIMIT = 0.05;
 /** A paused picture may be this far off: seeking lands on frames, not on milliseconds. */
 const PAUSED_TOLERANCE_MS = 40;
 const TICK_MS = 200;
-const REPORT_MS = 5000;
-/** A stall shorter than this is not worth telling the room. */
-const STALL_MS = 400;
 
 /** @param {number} ms @returns {string} `1:02:03`, with `.045` if `millis` is asked for */
 export function timecode(ms, millis = false) {
@@ -45,13 +42,10 @@ export class Player extends EventTarget {
   #clock;
   #sourceId = null;
   #anchorTimer = 0;
-  #stallTimer = 0;
   #seekStartedAt = 0;
   /** How long seeking has taken of late: playback moves on meanwhile, so a seek aims this far ahead. */
   #seekCostMs = 0;
   #starting = false;
-  #stalled = false;
-  #reportedAt = 0;
 
   stage = "none";
   /** The browser wants a click before it plays sound. */
@@ -83,15 +77,6 @@ export class Player extends EventTarget {
       this.#seekCostMs = Math.min(1000, performance.now() - this.#seekStartedAt);
       this.#correct();
     });
-    video.addEventListener("waiting", () => {
-      clearTimeout(this.#stallTimer);
-      this.#stallTimer = setTimeout(() => this.#tellStalled(true), STALL_MS);
-    });
-    for (const event of ["playing", "canplay", "emptied"])
-      video.addEventListener(event, () => {
-        clearTimeout(this.#stallTimer);
-        this.#tellStalled(false);
-      });
   }
 
   /** Length of what is shown, milliseconds; `Infinity` where there is no end, as with the clock. */
@@ -155,7 +140,6 @@ export class Player extends EventTarget {
     }
     const rate = state.playbackRate * (1 + nudge);
     if (Math.abs(video.playbackRate - rate) > 0.002) video.playbackRate = rate;
-    this.#report();
   }
 
   async #start() {
@@ -167,18 +151,6 @@ export class Player extends EventTarget {
       if (error.name === "NotAllowedError") this.#set({ blocked: true });
     }
     this.#starting = false;
-  }
-
-  #report() {
-    if (performance.now() - this.#reportedAt < REPORT_MS || this.#video.paused) return;
-    this.#reportedAt = performance.now();
-    this.#sync.report(this.#video.currentTime * 1000, true);
-  }
-
-  #tellStalled(stalled) {
-    if (stalled === this.#stalled || (stalled && this.stage !== "video")) return;
-    this.#stalled = stalled;
-    this.#sync.setBuffering(stalled, this.#video.currentTime * 1000).catch(() => {}); // the next one tells
   }
 
   #draw() {

@@ -251,12 +251,10 @@ impl<S: RoomStore> Service<S> {
     async fn disconnected(&self, socket: &Socket, reason: DisconnectReason) {
         let Ok(session) = session(socket) else { return };
         tracing::debug!(session = session.log_id, %reason, "disconnected");
-        match reason {
-            DisconnectReason::TransportError => self.metrics.refused(RefusalReason::Slow),
-            DisconnectReason::ParseError | DisconnectReason::ForcedClose | DisconnectReason::ForcedServerClose => {
-                self.metrics.refused(RefusalReason::Protocol);
-            }
-            _ => {}
+        if reason == DisconnectReason::TransportError {
+            self.metrics.refused(RefusalReason::Transport);
+        } else if PROTOCOL_FAULTS.contains(&reason) {
+            self.metrics.refused(RefusalReason::Protocol);
         }
         self.state.disconnected(session.connection, reason.is_deliberate()).await;
         self.sockets.remove(session.connection);
@@ -333,7 +331,6 @@ impl<S: RoomStore> Service<S> {
     async fn verify(&self, socket: &Socket, code: &str, password: String, hash: String) -> Result<bool, Refusal> {
         let key = (socket.handshake().address.ip(), code.to_owned());
         if let Err(wait) = self.wrong_passwords.check(&key) {
-            self.metrics.refused(RefusalReason::Rate);
             let mut refusal = Refusal::new(ErrorCode::RateLimitExceeded, "too many wrong passwords");
             refusal.retry_after_ms = u64::try_from(wait.as_millis()).ok();
             return Err(refusal);
@@ -457,6 +454,10 @@ pub(crate) fn code_name(code: ErrorCode) -> &'static str {
         ErrorCode::Unavailable => "UNAVAILABLE",
     }
 }
+
+/// How a connection ends whose client broke the protocol.
+const PROTOCOL_FAULTS: [DisconnectReason; 3] =
+    [DisconnectReason::ParseError, DisconnectReason::ForcedClose, DisconnectReason::ForcedServerClose];
 
 /// The result of an event that was carried out, in the metrics.
 const OK: &str = "ok";

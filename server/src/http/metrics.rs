@@ -20,13 +20,12 @@ use super::{Answer, text};
 pub struct Metrics {
     /// Rooms held in memory.
     pub rooms: Gauge,
-    /// Participants in them, offline ones included.
+    /// Connections that are in one of them.
     pub participants: Gauge,
     /// Bytes that wait to be sent to clients.
     pub queue_bytes: Gauge,
     registry: Registry,
     connections: Family<Label, Gauge>,
-    connections_opened: Family<Label, Counter>,
     events: Family<LabelPair, Counter>,
     event_seconds: Family<Label, Histogram, fn() -> Histogram>,
     refusals: Family<Label, Counter>,
@@ -35,34 +34,19 @@ pub struct Metrics {
     drift_seconds: Histogram,
 }
 
-/// How a client is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// By HTTP requests.
-    Polling,
-    /// By a WebSocket.
-    WebSocket,
-}
-
-/// Why a client was turned away, or its connection ended.
+/// Why a client was turned away, or its connection ended, where that is not counted by the layer below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Its page's origin is not allowed.
-    Origin,
     /// Its token is not valid.
     Token,
-    /// There are too many connections.
-    Connections,
     /// There are too many rooms.
     Rooms,
     /// It asked too often.
     Rate,
-    /// It reads too slowly for what waits for it.
-    Slow,
     /// It broke the protocol.
     Protocol,
-    /// The server is stopping.
-    Draining,
+    /// Its transport failed, was misused, or did not take what was sent.
+    Transport,
 }
 
 /// What became of the verification of a password.
@@ -94,7 +78,6 @@ impl Metrics {
             queue_bytes: Gauge::default(),
             registry: Registry::default(),
             connections: Family::default(),
-            connections_opened: Family::default(),
             events: Family::default(),
             event_seconds: Family::new_with_constructor(short),
             refusals: Family::default(),
@@ -103,12 +86,10 @@ impl Metrics {
             drift_seconds: Histogram::new(DRIFT_SECONDS),
         };
         registry.register("rooms", "Rooms held in memory", metrics.rooms.clone());
-        registry.register("participants", "Participants in rooms, offline ones included", metrics.participants.clone());
+        registry.register("participants", "Connections that are in a room", metrics.participants.clone());
         let queue_bytes = metrics.queue_bytes.clone();
         registry.register_with_unit("queue", "Bytes that wait to be sent to clients", Unit::Bytes, queue_bytes);
         registry.register("connections", "Open connections by transport", metrics.connections.clone());
-        let opened = metrics.connections_opened.clone();
-        registry.register("connections_opened", "Connections opened by first transport", opened);
         registry.register("events", "Events from clients by name and result", metrics.events.clone());
         let seconds = metrics.event_seconds.clone();
         registry.register_with_unit("event", "Time to handle an event by name", Unit::Seconds, seconds);
@@ -118,16 +99,15 @@ impl Metrics {
         registry.register_with_unit("store", "Time of store calls by operation and result", Unit::Seconds, seconds);
         let drift = metrics.drift_seconds.clone();
         registry.register_with_unit("drift", "How far players are from the room, as reported", Unit::Seconds, drift);
-        for transport in [Transport::Polling, Transport::WebSocket] {
-            drop(metrics.connections.get_or_create(&transport.label())); // shown as 0 from the start
-        }
-        Self { registry, ..metrics }
+        let metrics = Self { registry, ..metrics };
+        metrics.set_connections(0, 0);
+        metrics
     }
 
     /// Sets how many connections are open, by transport.
     pub fn set_connections(&self, polling: i64, websocket: i64) {
-        self.connections.get_or_create(&Transport::Polling.label()).set(polling);
-        self.connections.get_or_create(&Transport::WebSocket.label()).set(websocket);
+        self.connections.get_or_create(&[("transport", "polling")]).set(polling);
+        self.connections.get_or_create(&[("transport", "websocket")]).set(websocket);
     }
 
     /// Sets how many requests were refused so far for their origin, and for want of room.
@@ -150,14 +130,11 @@ impl Metrics {
     /// Counts a client that was turned away.
     pub fn refused(&self, reason: Refusal) {
         let reason = match reason {
-            Refusal::Origin => "origin",
             Refusal::Token => "token",
-            Refusal::Connections => "connections",
             Refusal::Rooms => "rooms",
             Refusal::Rate => "rate",
-            Refusal::Slow => "slow",
             Refusal::Protocol => "protocol",
-            Refusal::Draining => "draining",
+            Refusal::Transport => "transport",
         };
         self.refusals.get_or_create(&[("reason", reason)]).inc();
     }
@@ -210,19 +187,6 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-impl Transport {
-    fn label(self) -> Label {
-        [("transport", self.as_str())]
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Polling => "polling",
-            Self::WebSocket => "websocket",
-        }
     }
 }
 
@@ -327,13 +291,12 @@ mod tests {
         metrics.rooms.set(3);
         metrics.participants.inc();
         metrics.queue_bytes.inc_by(500);
-        metrics.connection_opened(Transport::Polling);
-        metrics.connection_opened(Transport::WebSocket);
-        metrics.connection_upgraded();
-        metrics.connection_closed(Transport::WebSocket);
+        metrics.set_connections(0, 1);
+        metrics.set_refused_requests(1, 0);
+        metrics.set_refused_requests(3, 0);
         metrics.event("room:join", "ok", Duration::from_millis(3));
         metrics.event("room:join", "ROOM_FULL", Duration::from_millis(1));
-        metrics.refused(Refusal::Origin);
+        metrics.refused(Refusal::Token);
         metrics.password_verified(PasswordOutcome::Wrong);
         metrics.store_call("apply", true, Duration::from_millis(2));
         metrics.drift(-50.0);
@@ -347,12 +310,12 @@ mod tests {
                 "syncwatch_queue_bytes 500",
                 "syncwatch_connections{transport=\"polling\"} 0",
                 "syncwatch_connections{transport=\"websocket\"} 1",
-                "syncwatch_connections_opened_total{transport=\"polling\"} 1",
                 "syncwatch_events_total{event=\"room:join\",result=\"ok\"} 1",
                 "syncwatch_events_total{event=\"room:join\",result=\"ROOM_FULL\"} 1",
                 "syncwatch_event_seconds_count{event=\"room:join\"} 2",
                 "syncwatch_event_seconds_bucket{le=\"0.001\",event=\"room:join\"} 1",
-                "syncwatch_refusals_total{reason=\"origin\"} 1",
+                "syncwatch_refusals_total{reason=\"origin\"} 3",
+                "syncwatch_refusals_total{reason=\"token\"} 1",
                 "syncwatch_password_verifications_total{result=\"wrong\"} 1",
                 "syncwatch_store_seconds_count{operation=\"apply\",result=\"ok\"} 1",
                 "syncwatch_drift_seconds_sum 0.05",
@@ -377,7 +340,7 @@ mod tests {
     async fn every_sample_of_the_older_format_has_the_name_of_its_family() {
         let metrics = Metrics::new();
         metrics.event("room:join", "ok", Duration::ZERO);
-        metrics.refused(Refusal::Slow);
+        metrics.refused(Refusal::Transport);
         let text = scrape(&metrics, None).await;
         let mut family = String::new();
         for line in text.lines() {

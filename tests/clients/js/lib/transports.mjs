@@ -7,11 +7,11 @@ export const TRANSPORTS = {
   upgrade: ['polling', 'websocket'],
 };
 
-/** Registers `name` once for each transport setting; the scenario gets the setting's name. */
+/** Registers `name` once for each transport setting; the scenario gets the setting's name and the test's context. */
 export function scenario(name, run) {
   describe(name, () => {
     for (const transport of Object.keys(TRANSPORTS)) {
-      test(`over ${transport}`, { timeout: 60_000 }, () => run(transport));
+      test(`over ${transport}`, { timeout: 60_000 }, (t) => run(transport, t));
     }
   });
 }

@@ -238,25 +238,3 @@ scenario('the rates at both ends are allowed', async (transport) => {
   const { owner } = await cinema(transport);
   for (const rate of [0.1, 4, 1]) assert.equal((await command(owner, 'sync:rate', { rate })).state.playbackRate, rate);
 });
-
-scenario('buffering is told, and a room that waits for all waits', async (transport) => {
-  const { owner, bob, all } = await cinema(transport, { playbackControl: 'all' });
-  await owner.must('room:update', { waitFor: 'all' });
-  await command(owner, 'sync:play', {}, all);
-  await bob.must('sync:buffering', { buffering: true, mediaTimeMs: 100 });
-  const { participant } = await owner.next('room:participant:updated');
-  assert.equal(participant.oderId, bob.oderId);
-  assert.equal(participant.buffering, true);
-  assert.equal((await owner.next('sync:command')).state.isPlaying, false, 'the film waits for bob');
-  await bob.must('sync:buffering', { buffering: false, mediaTimeMs: 100 });
-  assert.notEqual((await owner.next('room:participant:updated')).participant.buffering, true);
-  assert.equal((await owner.next('sync:command')).state.isPlaying, true, 'and goes on');
-});
-
-scenario('reports are taken and nobody hears of them', async (transport) => {
-  const { owner, bob, guest } = await cinema(transport);
-  const mark = bob.mark();
-  await guest.must('sync:report', { mediaTimeMs: 10, atServerTime: Date.now(), isPlaying: false, bufferedMs: 5, rttMs: 3 });
-  await settle(owner, bob);
-  assert.deepEqual(bob.since(mark), ['room:updated']);
-});

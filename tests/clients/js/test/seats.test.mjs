@@ -69,7 +69,7 @@ scenario('the owner kicks', async (transport) => {
   for (const client of [owner, good]) {
     assert.deepEqual(await client.next('room:participant:left'), { oderId: bad.oderId, reason: 'kicked' });
   }
-  await bad.refused('NOT_IN_ROOM', 'chat:message', { content: 'but' });
+  await bad.refused('NOT_IN_ROOM', 'sync:resync', {});
   await seats(server, room, 2);
   const mark = bad.mark();
   await settle(owner, good);

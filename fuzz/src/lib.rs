@@ -10,13 +10,19 @@
 //! To explore: `cargo +nightly fuzz run --fuzz-dir fuzz/libfuzzer x fuzz/corpus/x`. An input that crashes becomes a
 //! named test of the crate it crashed, with its bytes inline, not a file in the corpus.
 
+mod engineio;
 mod socketio;
 
-pub use socketio::{socketio_connection, socketio_packet};
+pub use self::engineio::{engineio_payload, engineio_session};
+pub use self::socketio::{socketio_connection, socketio_packet};
 
 /// A target: panics when an invariant is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: &[(&str, Target)] =
-    &[("socketio_connection", socketio_connection), ("socketio_packet", socketio_packet)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("engineio_payload", engineio_payload),
+    ("engineio_session", engineio_session),
+    ("socketio_connection", socketio_connection),
+    ("socketio_packet", socketio_packet),
+];

@@ -985,6 +985,25 @@ async fn nothing_is_left_when_many_sessions_have_ended() {
     within(host.server.close()).await; // no task is left
 }
 
+#[tokio::test]
+async fn a_handler_that_panics_takes_only_its_own_session_with_it() {
+    let mut host = Host::start().await;
+    let mut other = Ws::open(&host).await;
+    let _other = host.opened().await;
+    let client = Polling::open(&host).await;
+    let socket = host.opened().await;
+    host.control.panic.store(true, SeqCst);
+    assert_eq!(client.post("4a").await.says(), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
+    host.control.panic.store(false, SeqCst);
+    until(|| socket.is_closed()).await;
+    assert!(socket.send(Frame::binary(b"")).is_err());
+    assert_eq!(client.poll().await.status, 400);
+    other.send("4b").await;
+    assert_eq!(other.text().await, "4b");
+    drop(other);
+    host.idle().await;
+}
+
 // ---- other streams than TCP ----
 
 #[tokio::test]

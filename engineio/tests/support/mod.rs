@@ -53,6 +53,8 @@ pub(crate) struct Control {
     pub(crate) silent: AtomicBool,
     pub(crate) behind: AtomicBool,
     pub(crate) forbid: AtomicBool,
+    /// The next message makes its handler panic.
+    pub(crate) panic: AtomicBool,
     /// How often a handler was polled.
     pub(crate) turns: AtomicUsize,
     waker: Mutex<Option<Waker>>,
@@ -85,6 +87,7 @@ impl Handler for App {
     type Mail = ();
 
     fn on_message(&mut self, message: Message, link: &mut Link<'_>) {
+        assert!(!self.control.panic.load(Ordering::SeqCst), "the test wants a panic");
         if !self.control.silent.load(Ordering::SeqCst) {
             link.send(Frame::message(&message));
         }

@@ -1,7 +1,7 @@
 //! What a client may send that no client should: the binary answers with a clean error or close, stays up, and its memory
 //! stays bounded. One test for each cause, named after it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use syncwatch_tests::{Client, Opcode, Raw, Server, create_room, rest, until};
@@ -84,7 +84,8 @@ async fn oversized_post_is_413_and_the_session_lives() {
     let mut announced = Raw::connect(server.addr()).await;
     announced.write(format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n").as_bytes()).await;
     if let Some(answer) = announced.response_or_end(LIMIT).await {
-        assert_eq!(answer.status, 413);
+        // Refused for its announced size, or given up when nothing comes.
+        assert!(matches!(answer.status, 408 | 413), "{}", answer.status);
     }
     let ok = Raw::post(server.addr(), &path, "content-type: text/plain\r\n", b"40/sync,").await;
     assert_eq!((ok.status, ok.text().as_str()), (200, "ok"), "the session survives");
@@ -131,13 +132,12 @@ async fn requests_whose_answers_are_not_read_are_bounded() {
     let (mut server, before) = warm_server(&[("WS_PING_INTERVAL", "2000"), ("WS_PING_TIMEOUT", "2000")]).await;
     let (mut raw, sid, _) = Raw::joined(server.addr()).await;
     let ask = frame(r#"42/sync,["time:ping",{"clientTime":123456789}]"#).repeat(1_000);
-    let mut thousands = 0;
-    while thousands < 1_000 && raw.offer(&ask, Duration::from_secs(8)).await {
-        thousands += 1;
+    let begun = Instant::now();
+    while raw.offer(&ask, Duration::from_secs(8)).await {
         let grown = server.resident_bytes().saturating_sub(before);
-        assert!(grown < GROWTH_BYTES, "the server grew by {} KiB after {thousands},000 requests", grown >> 10);
+        assert!(grown < GROWTH_BYTES, "the server grew by {} KiB", grown >> 10);
+        assert!(begun.elapsed() < LIMIT, "a client that reads nothing is shut out at some point");
     }
-    assert!(thousands < 1_000, "a client that reads nothing is shut out before a million answers wait for it");
     assert_unharmed(&mut server, before, &[&sid]).await;
 }
 
@@ -210,18 +210,20 @@ async fn endless_fragments_are_bounded() {
 #[tokio::test]
 async fn broken_frames_end_the_connection_alone() {
     let (mut server, before) = warm_server(&[]).await;
+    let long_ping = [[0x89, 0xfe, 0, 126, 0, 0, 0, 0].as_slice(), &[b'x'; 126]].concat();
     let frames: [(&str, &[u8]); 7] = [
         ("unmasked", &[0x81, 0x01, b'2']),
         ("a reserved bit", &[0xc1, 0x81, 0, 0, 0, 0, b'2']),
         ("an unknown kind", &[0x83, 0x80, 0, 0, 0, 0]),
         ("a continuation of nothing", &[0x80, 0x80, 0, 0, 0, 0]),
         ("a ping in pieces", &[0x09, 0x80, 0, 0, 0, 0]),
-        ("a ping of 126 bytes", &[0x89, 0xfe, 0, 126, 0, 0, 0, 0]),
+        ("a ping of 126 bytes", &long_ping),
         ("text that is no UTF-8", &[0x81, 0x82, 0, 0, 0, 0, 0xc3, 0x28]),
     ];
     for (what, bytes) in frames {
         let (mut raw, _, _) = Raw::joined(server.addr()).await;
         raw.write(bytes).await;
+        println!("{what}"); // named if the wait for the end fails
         let code = raw.closed(LIMIT).await;
         assert!(matches!(code, None | Some(1002 | 1007)), "{what}: closed with {code:?}");
     }

@@ -51,6 +51,11 @@ pub trait Adapter: Send + Sync + std::fmt::Debug + 'static {
     /// Returns how many sockets of this instance are in the namespace.
     fn len(&self) -> usize;
 
+    /// Tells whether no socket of this instance is in the namespace.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Returns how many rooms have members in this instance.
     fn rooms(&self) -> usize;
 }

@@ -76,12 +76,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Memory {
-    /// Returns the members of a room, or the one socket whose id it is.
+    /// Returns the members of a room, and the one socket whose id it is.
     fn members(&self, room: &str) -> Option<Arc<[Socket]>> {
-        if let Some(members) = self.rooms.shard(room).get_mut(room) {
-            return Some(members.snapshot());
+        let joined = self.rooms.shard(room).get_mut(room).map(Members::snapshot);
+        let own = self.by_id.shard(room).get(room).cloned();
+        match (joined, own) {
+            (joined, None) => joined,
+            (None, Some(own)) => Some(Arc::from([own])),
+            // Others may join a room by that name; it stays the socket's own.
+            (Some(joined), Some(own)) if joined.iter().any(|socket| socket.serial() == own.serial()) => Some(joined),
+            (Some(joined), Some(own)) => Some(joined.iter().cloned().chain([own]).collect()),
         }
-        self.by_id.shard(room).get(room).map(|socket| Arc::from([socket.clone()]))
     }
 
     /// Calls `visit` for each socket of a target, once, without a lock.
@@ -91,11 +96,10 @@ impl Memory {
             excluded.extend(self.members(room).iter().flat_map(|members| members.iter()).map(|s| (s.serial(), ())));
         }
         let mut wanted = |socket: &Socket| {
-            if !excluded.contains_key(&socket.serial()) && !target.except.contains(socket.id()) {
+            // Middleware may have put a socket into a room that is not connected yet.
+            if socket.is_connected() && !excluded.contains_key(&socket.serial()) && !target.except.contains(socket.id())
+            {
                 visit(socket);
-                true
-            } else {
-                false
             }
         };
         match &target.rooms[..] {

@@ -47,8 +47,8 @@ pub struct Config {
     pub engine: engineio::Config,
     /// Limits of one client's packets, namespaces and acks.
     pub connection: ConnectionConfig,
-    /// Most events of one client that may wait for its handlers; while there are as many, nothing is read from it.
-    /// Default: 256. At least 1.
+    /// Most events of one client that may wait for its handlers; while there are as many, nothing is read from it, acks
+    /// included. Default: 256. At least 1.
     pub max_waiting_events: usize,
     /// Request headers of the handshake that sockets keep. Default: none, since they cost memory for as long as the
     /// client stays.
@@ -80,6 +80,8 @@ pub enum BuildError {
     NamespaceName(String),
     /// A namespace, or an event within one, was registered twice.
     Twice(String),
+    /// A handler was registered for an event that no client can send, see [`is_reserved`](crate::is_reserved).
+    Reserved(String),
 }
 
 impl fmt::Display for BuildError {
@@ -89,6 +91,7 @@ impl fmt::Display for BuildError {
             Self::Config { field, allowed } => write!(f, "{field} must be {allowed}"),
             Self::NamespaceName(name) => write!(f, "a namespace starts with `/` and has no comma: {name:?}"),
             Self::Twice(name) => write!(f, "registered twice: {name:?}"),
+            Self::Reserved(name) => write!(f, "the event name is reserved: {name:?}"),
         }
     }
 }
@@ -232,9 +235,16 @@ impl Io {
     /// Closes every client, with the reason `server shutting down`, and lets no new ones in. Ready when the last one is
     /// gone.
     ///
-    /// As in the reference server no DISCONNECT packet is sent, so that clients come back by themselves.
+    /// As in the reference server no DISCONNECT packet is sent, so that clients come back by themselves. Handlers at work
+    /// are waited for, however long they take; `tokio::time::timeout` around this sets a limit.
     pub async fn close(&self) {
         self.hub.closing.store(true, Release);
+        // Sockets leave now, though the session of a client that does not poll lingers until its time is up.
+        for namespace in self.hub.namespaces.values() {
+            for socket in namespace.broadcast().sockets() {
+                socket.shut_down();
+            }
+        }
         self.engine.close().await;
     }
 

@@ -21,9 +21,29 @@ use crate::{Action, Connection, DataError, Event, Input, Slot};
 
 /// What sockets send to the task of their client.
 pub(super) enum Mail {
-    Send { slot: Slot, packet: Outgoing, volatile: bool },
-    Ask { slot: Slot, packet: Outgoing, id: u64, deadline: Deadline, answer: oneshot::Sender<Answer> },
-    Disconnect { slot: Slot, close: bool },
+    Send {
+        slot: Slot,
+        packet: Outgoing,
+        volatile: bool,
+    },
+    Ask {
+        slot: Slot,
+        packet: Outgoing,
+        id: u64,
+        deadline: Deadline,
+        answer: oneshot::Sender<Answer>,
+    },
+    Disconnect {
+        slot: Slot,
+        close: bool,
+    },
+    /// The server is closing; the layer below closes the session.
+    ShutDown,
+    /// What the middleware says, behind everything it has sent itself.
+    Decided {
+        slot: Slot,
+        decision: Result<(), Refusal>,
+    },
 }
 
 pub(super) struct Client {
@@ -36,8 +56,8 @@ pub(super) struct Client {
     /// Acks that someone waits for, by slot and id.
     asked: HashMap<(Slot, u64), oneshot::Sender<Answer>>,
     waiting_events: usize,
-    /// Why the connection is being closed, where it is our doing.
-    closing: Option<DisconnectReason>,
+    /// The connection is being closed by us: what the client still says is not heard.
+    closing: bool,
 }
 
 /// A socket and what it still has to do.
@@ -79,8 +99,7 @@ impl Job {
 /// What came of one turn of a member.
 enum Turn {
     Idle,
-    Accepted,
-    Refused(Refusal),
+    Decided(Result<(), Refusal>),
     Malformed,
     Panicked,
     Finished,
@@ -97,7 +116,7 @@ impl Client {
             members: Vec::new(),
             asked: HashMap::new(),
             waiting_events: 0,
-            closing: None,
+            closing: false,
         }
     }
 
@@ -132,8 +151,8 @@ impl Client {
         let ack = ack.map(|id| Ack { socket: socket.clone(), id });
         match guarded(|| urgent(socket, event.data().clone(), ack)) {
             Some(Ok(())) => {}
+            // The events that wait came before this one, so they are not forgotten.
             Some(Err(Mismatch { error: DataError::Malformed, .. })) => {
-                self.forget_events();
                 self.connection.handle(Input::Malformed, link.now());
             }
             // What does not fit is nobody's hurry: it is reported in its turn.
@@ -141,10 +160,7 @@ impl Client {
                 member.jobs.push_back(Job::Mismatch(event.name().to_owned(), mismatch));
                 self.waiting_events += 1;
             }
-            None => {
-                self.forget_events();
-                self.close(DisconnectReason::ForcedServerClose, link);
-            }
+            None => self.close(DisconnectReason::ForcedServerClose, link),
         }
     }
 
@@ -164,11 +180,10 @@ impl Client {
         };
         let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
         let mut member = Member { socket, stage: Stage::Joining, running: None, jobs: VecDeque::new() };
+        let checked = member.next_middleware(0);
+        self.members.push(member);
         // Without middleware the answer needs no turn of its own.
-        if member.next_middleware(0) {
-            self.members.push(member);
-        } else {
-            self.members.push(member);
+        if !checked {
             self.accept(slot, link);
         }
     }
@@ -198,10 +213,27 @@ impl Client {
         self.asked.retain(|(asked, _), _| *asked != slot);
     }
 
-    /// Closes the whole connection, for a reason of ours.
+    fn leave_all(&mut self, reason: DisconnectReason) {
+        let slots: Vec<Slot> = self.members.iter().map(|member| member.socket.slot()).collect();
+        for slot in slots {
+            self.leave(slot, reason);
+        }
+    }
+
+    /// Closes the whole connection, for a reason of ours. Its sockets leave now, not when a client that has stopped
+    /// polling is given up.
     fn close(&mut self, reason: DisconnectReason, link: &mut Link<'_>) {
-        self.closing.get_or_insert(reason);
+        self.closing = true;
+        self.leave_all(reason);
         link.close();
+    }
+
+    /// Disconnects a socket with a DISCONNECT packet.
+    fn disconnect(&mut self, slot: Slot, link: &mut Link<'_>) {
+        if self.member(slot).is_some() {
+            self.leave(slot, DisconnectReason::ServerNamespaceDisconnect);
+            self.handle(Input::Disconnect { slot }, link);
+        }
     }
 
     /// Forgets the events that wait, behind one that ended the connection.
@@ -220,17 +252,9 @@ impl Client {
             match member.turn(cx, &mut self.waiting_events) {
                 Turn::Idle => index += 1,
                 Turn::Finished => drop(self.members.swap_remove(index)),
-                Turn::Accepted => match &mut link {
-                    Some(link) => self.accept(slot, link),
-                    None => drop(self.members.swap_remove(index)),
-                },
-                Turn::Refused(refusal) => {
-                    let member = self.members.swap_remove(index);
-                    member.socket.exit();
-                    if let Some(link) = &mut link {
-                        let Refusal { message, data } = refusal;
-                        self.handle(Input::Refuse { slot, message, data }, link);
-                    }
+                Turn::Decided(decision) => {
+                    // An error means that the session is over: nobody waits for the answer.
+                    let _over = self.link.mail(Mail::Decided { slot, decision }, 0);
                 }
                 Turn::Malformed => {
                     self.forget_events();
@@ -256,7 +280,9 @@ impl Member {
         let Some(middleware) = namespace.shared().handlers.middleware.get(number) else {
             return false;
         };
-        self.running = Some(Running::Middleware(middleware(self.socket.clone()), number));
+        let check = guarded(|| middleware(self.socket.clone()));
+        let check = check.unwrap_or_else(|| Box::pin(std::future::ready(Err(internal_error()))));
+        self.running = Some(Running::Middleware(check, number));
         true
     }
 
@@ -266,20 +292,13 @@ impl Member {
             match &mut self.running {
                 Some(Running::Middleware(future, number)) => {
                     let number = *number;
-                    let Some(polled) = guarded(|| future.as_mut().poll(cx)) else {
-                        self.running = None;
-                        return Turn::Refused(Refusal::new("Internal error"));
-                    };
-                    match polled {
+                    let polled = guarded(|| future.as_mut().poll(cx));
+                    match polled.unwrap_or_else(|| Poll::Ready(Err(internal_error()))) {
                         Poll::Pending => return Turn::Idle,
                         Poll::Ready(Ok(())) if self.next_middleware(number + 1) => {}
-                        Poll::Ready(Ok(())) => {
+                        Poll::Ready(decision) => {
                             self.running = None;
-                            return Turn::Accepted;
-                        }
-                        Poll::Ready(Err(refusal)) => {
-                            self.running = None;
-                            return Turn::Refused(refusal);
+                            return Turn::Decided(decision);
                         }
                     }
                 }
@@ -297,8 +316,9 @@ impl Member {
                     let Some(job) = self.jobs.pop_front() else {
                         return if self.stage == Stage::Left { Turn::Finished } else { Turn::Idle };
                     };
-                    if self.jobs.is_empty() && self.jobs.capacity() > KEPT_JOBS {
-                        self.jobs = VecDeque::new(); // gives the memory of a burst back
+                    // Gives the memory of a burst back, and that of a socket which may never send anything.
+                    if self.jobs.is_empty() && (self.jobs.capacity() > KEPT_JOBS || matches!(job, Job::Connect)) {
+                        self.jobs = VecDeque::new();
                     }
                     if job.is_event() {
                         *waiting_events -= 1;
@@ -334,22 +354,15 @@ impl Member {
             Job::Mismatch(event, mismatch) => self.mismatch(event, mismatch),
             Job::Disconnect(reason) => {
                 if let Some(disconnecting) = &handlers.disconnecting {
-                    disconnecting(&self.socket, reason);
+                    // The socket leaves its rooms whatever happens here; nobody is left to be closed for a panic.
+                    let _panicked = guarded(|| disconnecting(&self.socket, reason));
                 }
                 self.socket.exit();
                 handlers.disconnect.as_ref().map(|disconnect| disconnect(socket(), reason))
             }
         })
     }
-}
 
-fn send(packet: &Outgoing, link: &mut Link<'_>) {
-    for frame in packet.frames() {
-        link.send(frame.clone());
-    }
-}
-
-impl Member {
     fn mismatch(&self, event: String, Mismatch { error, ack }: Mismatch) -> Option<BoxFuture<()>> {
         let Some(handler) = &self.socket.namespace().shared().handlers.mismatch else {
             tracing::debug!(%error, "an event was dropped: its arguments do not fit its handler");
@@ -359,22 +372,46 @@ impl Member {
     }
 }
 
+impl Drop for Client {
+    // Matters where the session's task ends early, as with its runtime: a namespace and its sockets hold each other.
+    fn drop(&mut self) {
+        for member in &self.members {
+            member.socket.exit();
+        }
+    }
+}
+
+fn send(packet: &Outgoing, link: &mut Link<'_>) {
+    for frame in packet.frames() {
+        link.send(frame.clone());
+    }
+}
+
 /// The arguments of an event were no JSON.
 struct Malformed;
 
 /// Slots for jobs that an idle socket may keep.
 const KEPT_JOBS: usize = 8;
 
+/// What a client reads whose middleware panicked.
+fn internal_error() -> Refusal {
+    Refusal::new("Internal error")
+}
+
 /// Runs code of the application. A panic there costs one client its connection, not the others theirs.
 fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     // The panic hook has logged the panic itself by now.
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| tracing::error!("a handler panicked; its client is closed")).ok()
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| tracing::error!("a handler panicked")).ok()
 }
 
 impl Handler for Client {
     type Mail = Mail;
 
     fn on_message(&mut self, message: Message, link: &mut Link<'_>) {
+        // Behind what ended the connection, from the same batch or the shell's reserve.
+        if self.closing {
+            return;
+        }
         let input = match message {
             Message::Text(text) => Input::Text(text),
             Message::Binary(bytes) => Input::Binary(bytes),
@@ -400,13 +437,26 @@ impl Handler for Client {
                 }
             }
             Mail::Disconnect { slot, close } => {
-                if self.member(slot).is_some() {
-                    self.leave(slot, DisconnectReason::ServerNamespaceDisconnect);
-                    self.handle(Input::Disconnect { slot }, link);
-                }
+                self.disconnect(slot, link);
                 if close {
+                    // The client's other namespaces hear of it too, as in the reference.
+                    let slots: Vec<Slot> = self.members.iter().map(|member| member.socket.slot()).collect();
+                    for slot in slots {
+                        self.disconnect(slot, link);
+                    }
                     self.close(DisconnectReason::ServerNamespaceDisconnect, link);
                 }
+            }
+            Mail::ShutDown => {
+                self.closing = true;
+                self.leave_all(DisconnectReason::ServerShuttingDown);
+            }
+            Mail::Decided { decision: Ok(()), .. } if self.hub.is_closing() => {} // it leaves with the session
+            Mail::Decided { slot, decision: Ok(()) } => self.accept(slot, link),
+            Mail::Decided { slot, decision: Err(Refusal { message, data }) } => {
+                // The reason is for nobody: a socket that never was connected leaves without a handler.
+                self.leave(slot, DisconnectReason::ServerNamespaceDisconnect);
+                self.handle(Input::Refuse { slot, message, data }, link);
             }
         }
     }
@@ -416,7 +466,9 @@ impl Handler for Client {
     }
 
     fn is_ready(&self) -> bool {
-        self.waiting_events < self.hub.max_waiting_events
+        // Sockets that have left and still have something to do count too: a client can leave and come back forever.
+        let leaving = self.members.len().saturating_sub(self.hub.connection.max_namespaces);
+        self.waiting_events.saturating_add(leaving) < self.hub.max_waiting_events
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -430,17 +482,15 @@ impl Handler for Client {
     fn on_round_trip(&mut self, time: Duration) {
         for Member { socket, .. } in self.members.iter().filter(|member| member.stage == Stage::Connected) {
             if let Some(round_trip) = &socket.namespace().shared().handlers.round_trip {
-                round_trip(socket, time);
+                // A panic costs nothing but this measurement.
+                let _panicked = guarded(|| round_trip(socket, time));
             }
         }
     }
 
     fn on_close(&mut self, reason: EngineReason) {
-        let reason = self.closing.unwrap_or_else(|| DisconnectReason::of_engine(reason, self.hub.is_closing()));
-        let slots: Vec<Slot> = self.members.iter().map(|member| member.socket.slot()).collect();
-        for slot in slots {
-            self.leave(slot, reason);
-        }
+        // Sockets that had to leave before keep the reason of then.
+        self.leave_all(DisconnectReason::of_engine(reason, self.hub.is_closing()));
     }
 
     fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -38,7 +38,8 @@ pub(super) struct Mismatch {
 #[derive(Default)]
 pub struct NamespaceBuilder {
     handlers: Handlers,
-    twice: Option<String>,
+    /// The first handler that could not be registered.
+    wrong: Option<BuildError>,
 }
 
 #[derive(Default)]
@@ -159,13 +160,14 @@ impl NamespaceBuilder {
         T: FromArguments + 'static,
     {
         let urgent: Urgent = Box::new(move |socket, data, ack| match data.args() {
-            Ok(arguments) => Ok(handler(socket, arguments, ack)),
+            Ok(arguments) => {
+                handler(socket, arguments, ack);
+                Ok(())
+            }
             Err(error) => Err(Mismatch { error, ack }),
         });
-        let taken = is_reserved(event) || self.handlers.events.contains_key(event);
-        if self.handlers.urgent.insert(event.into(), urgent).is_some() || taken {
-            self.twice = Some(event.to_owned());
-        }
+        self.claim(event);
+        self.handlers.urgent.insert(event.into(), urgent);
         self
     }
 
@@ -192,11 +194,20 @@ impl NamespaceBuilder {
     }
 
     fn register(&mut self, event: &str, handler: Handler) -> &mut Self {
-        let taken = is_reserved(event) || self.handlers.urgent.contains_key(event);
-        if self.handlers.events.insert(event.into(), handler).is_some() || taken {
-            self.twice = Some(event.to_owned()); // a reserved name is taken by the protocol
-        }
+        self.claim(event);
+        self.handlers.events.insert(event.into(), handler);
         self
+    }
+
+    /// Takes note of a name that is not to be had; [`IoBuilder::build`](super::IoBuilder::build) reports the first.
+    fn claim(&mut self, event: &str) {
+        let taken = self.handlers.events.contains_key(event) || self.handlers.urgent.contains_key(event);
+        let wrong = if is_reserved(event) {
+            Some(BuildError::Reserved(event.to_owned()))
+        } else {
+            taken.then(|| BuildError::Twice(event.to_owned()))
+        };
+        self.wrong = self.wrong.take().or(wrong);
     }
 }
 
@@ -232,8 +243,8 @@ impl Shared {
 
 impl Namespace {
     pub(super) fn new(name: Box<str>, builder: NamespaceBuilder) -> Result<Self, BuildError> {
-        if let Some(event) = builder.twice {
-            return Err(BuildError::Twice(event));
+        if let Some(wrong) = builder.wrong {
+            return Err(wrong);
         }
         let shared =
             Shared { name, handlers: builder.handlers, adapter: adapter::memory(), next_ack: AtomicU64::new(0) };

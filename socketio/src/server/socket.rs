@@ -175,7 +175,7 @@ impl DisconnectReason {
             EngineReason::ParseError => Self::ParseError,
             EngineReason::ForcedClose if shutting_down => Self::ServerShuttingDown,
             // Also what a later version of the layer below may add.
-            _ => Self::ForcedServerClose,
+            EngineReason::ForcedClose | _ => Self::ForcedServerClose,
         }
     }
 
@@ -472,6 +472,12 @@ impl Socket {
         let _gone = self.shared.link.mail(Mail::Disconnect { slot: self.shared.slot, close }, 0);
     }
 
+    /// Lets the client's sockets leave, since the server is closing.
+    pub(super) fn shut_down(&self) {
+        // An error means that it is gone already.
+        let _gone = self.shared.link.mail(Mail::ShutDown, 0);
+    }
+
     /// Takes a packet of a broadcast; where the socket is gone there is nobody to be told.
     pub(super) fn deliver(&self, packet: Outgoing, bytes: usize, volatile: bool) {
         if self.is_connected() {
@@ -498,8 +504,9 @@ impl Socket {
 
     /// Takes the socket into its namespace.
     pub(super) fn enter(&self) {
-        self.shared.namespace.shared().adapter().add(self);
+        // Whoever finds it among the namespace's sockets must be able to send to it.
         self.shared.connected.store(true, Release);
+        self.shared.namespace.shared().adapter().add(self);
     }
 
     /// Takes the socket out of its namespace and its rooms.
@@ -510,7 +517,8 @@ impl Socket {
             state.gone = true;
             std::mem::take(&mut state.rooms)
         };
-        if was_connected {
+        // Middleware may have put it into rooms before it was connected.
+        if was_connected || !rooms.is_empty() {
             self.shared.namespace.shared().adapter().remove(self, &rooms);
         }
     }

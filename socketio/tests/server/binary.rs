@@ -1,0 +1,82 @@
+//! Attachments, both ways, on both transports.
+
+use std::time::Duration;
+
+use socketio::{Ack, Args, Binary, Data, Socket};
+
+use crate::support::{Client, Poller, Server, within};
+
+#[tokio::test]
+async fn attachments_come_in_and_go_out() {
+    let server = Server::start(|root| {
+        root.on_ack("swap", async |_: Socket, Args((a, b)): Args<(Binary, Binary)>, ack: Option<Ack>| {
+            ack.unwrap().send((b, a)).unwrap();
+        })
+        .on("forward", async |socket: Socket, data: Data| socket.emit("forwarded", data).unwrap());
+    })
+    .await;
+    let mut client = Client::joined(&server).await;
+    client.send(r#"452-0["swap",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#).await;
+    client.send_binary(b"one").await;
+    client.send_binary(b"").await;
+    client.expect([r#"462-0[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#]).await;
+    client.expect_binary(b"").await;
+    client.expect_binary(b"one").await;
+    client.send(r#"451-["forward",{"file":{"_placeholder":true,"num":0}}]"#).await;
+    client.send_binary(b"two").await;
+    client.expect([r#"451-["forwarded",{"file":{"_placeholder":true,"num":0}}]"#]).await;
+    client.expect_binary(b"two").await;
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn the_server_is_answered_with_attachments() {
+    let server = Server::start(|_| {}).await;
+    let mut client = Client::joined(&server).await;
+    let socket = server.sockets(1).await.remove(0);
+    let asking = tokio::spawn(async move {
+        let bytes = Binary::from(vec![1, 2]);
+        socket.emit_with_ack::<Binary>("ask", (bytes,), Duration::from_secs(3600)).await
+    });
+    client.expect([r#"451-0["ask",{"_placeholder":true,"num":0}]"#]).await;
+    client.expect_binary(&[1, 2]).await;
+    client.send(r#"461-0[{"_placeholder":true,"num":0}]"#).await;
+    client.send_binary(&[3]).await;
+    assert_eq!(within("the answer", asking).await.unwrap().unwrap(), Binary::from(vec![3]));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_broadcast_carries_its_attachments_to_both_transports_unmixed() {
+    let server = Server::start(|_| {}).await;
+    let mut client = Client::joined(&server).await;
+    let poller = Poller::joined(&server).await;
+    for number in 0..3_u8 {
+        server.root().emit("file", (Binary::from(vec![number]), Binary::from(vec![number; 200]))).unwrap();
+    }
+    let head = r#"452-["file",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
+    for number in 0..3_u8 {
+        client.expect([head]).await;
+        client.expect_binary(&[number]).await;
+        client.expect_binary(&[number; 200]).await;
+    }
+    let body = poller.get().await;
+    let packets: Vec<&str> = body.split('\x1e').collect();
+    assert_eq!(packets.len(), 9, "{body}");
+    assert_eq!((packets[0], packets[1], packets[3], packets[4]), (head, "bAA==", head, "bAQ=="));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_packet_that_waits_for_attachments_goes_with_its_client() {
+    let server = Server::start(|_| {}).await;
+    let mut client = Client::joined(&server).await;
+    client.send(r#"452-["e",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#).await;
+    client.send_binary(b"one").await;
+    drop(client);
+    server.emptied().await;
+    let mut client = Client::joined(&server).await;
+    client.send_binary(b"unasked").await;
+    client.expect_end().await;
+    server.finish().await;
+}

@@ -1,0 +1,13 @@
+//! The server over real TCP, with clients that speak the protocol by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod acks;
+mod binary;
+mod connect;
+mod events;
+mod leaving;
+mod middleware;
+mod pressure;
+mod rooms;
+mod support;

@@ -1,0 +1,53 @@
+//! What the load generator measures: `cargo run --release -p socketio --example fanout -- --port 3000 --workers 2`.
+//!
+//! In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in the sender's
+//! room, the sender too, and `echo` acks its payload.
+
+use std::error::Error;
+
+use serde_json::value::RawValue;
+use socketio::{Ack, Io, Socket};
+use tokio::net::TcpListener;
+
+async fn join(socket: Socket, room: String, ack: Option<Ack>) {
+    socket.join(room);
+    // Errors below mean that the client has left meanwhile, which needs no answer.
+    let _left = ack.map(|ack| ack.send(()));
+}
+
+async fn cast(socket: Socket, payload: Box<RawValue>) {
+    for room in socket.rooms() {
+        let _left = socket.namespace().to(room).emit("cast", (&payload,));
+    }
+}
+
+async fn echo(_: Socket, payload: Box<RawValue>, ack: Option<Ack>) {
+    let _left = ack.map(|ack| ack.send((payload,)));
+}
+
+/// The value behind a flag.
+fn flag(name: &str, default: u16) -> Result<u16, std::num::ParseIntError> {
+    let mut flags = std::env::args().skip_while(|argument| argument != name).skip(1);
+    flags.next().map_or(Ok(default), |value| value.parse())
+}
+
+async fn serve(port: u16) -> Result<(), Box<dyn Error>> {
+    let io = Io::builder()
+        .namespace("/bench", |bench| {
+            bench.on_ack("join", join).on("cast", cast).on_ack("echo", echo);
+        })
+        .build()?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    io.serve(listener, std::future::pending()).await;
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (port, workers) = (flag("--port", 3000)?, flag("--workers", 1)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers.into()).enable_all().build()?;
+    // A task like any other: the thread that blocks here is none of the workers.
+    runtime.block_on(async {
+        tokio::spawn(async move { serve(port).await.map_err(|error| error.to_string()) }).await
+    })??;
+    Ok(())
+}

@@ -107,11 +107,11 @@ pub use decoder::{Decoder, DecoderConfig};
 pub use encoder::{
     encode_ack, encode_connect, encode_connect_error, encode_connect_request, encode_disconnect, encode_event,
 };
+#[cfg(feature = "server")]
+pub use engineio;
 pub use error::{CloseReason, DataError, DecodeError, NamespaceState, UsageError, Violation};
 pub use json::MAX_DEPTH;
 pub use packet::{Content, Packet, PacketKind, is_reserved};
 pub use placeholder::Binary;
 #[cfg(feature = "server")]
 pub use server::{Ack, Io, Namespace, Socket};
-#[cfg(feature = "server")]
-pub use engineio;

@@ -1,4 +1,7 @@
-//! Socket.IO 5 without a socket: packets, namespaces and acks as a machine that something else drives.
+//! Socket.IO 5: a server on `engineio`, and below it packets, namespaces and acks as a machine without a socket.
+//!
+//! The module `server`, on by default as a feature of that name, is what applications use: `Io` and its namespaces,
+//! sockets, rooms and broadcasts. The rest of this page is about the core, which any transport can drive.
 //!
 //! # The model
 //!
@@ -85,7 +88,9 @@
 //!
 //! # What is left out
 //!
-//! The packets of protocol 4 and earlier, and the other parsers of the reference (msgpack, custom ones).
+//! The packets of protocol 4 and earlier, and the other parsers of the reference (msgpack, custom ones). Of the server:
+//! serving the client bundle, Engine.IO 3, JSONP, and for the time being connection state recovery, dynamic namespaces
+//! and adapters that span several instances.
 
 mod ack;
 mod arguments;
@@ -115,3 +120,8 @@ pub use packet::{Content, Packet, PacketKind, is_reserved};
 pub use placeholder::Binary;
 #[cfg(feature = "server")]
 pub use server::{Ack, Io, Namespace, Socket};
+
+/// The examples of the README, kept true.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -98,7 +98,7 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
-/// Collects namespaces and settings for an [`Io`].
+/// Collects namespaces and settings for an [`Io`]: see [`Io::builder`].
 #[derive(Debug, Default)]
 pub struct IoBuilder {
     config: Config,

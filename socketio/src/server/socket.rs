@@ -441,6 +441,8 @@ impl Socket {
     }
 
     /// Joins a room. Nothing happens where the socket is in it already, or is gone.
+    ///
+    /// How many rooms a client may be in is for the handlers to limit that let it join.
     pub fn join(&self, room: impl Into<Room>) {
         let room = room.into();
         let mut state = self.state();
@@ -466,7 +468,8 @@ impl Socket {
         self.state().rooms.clone()
     }
 
-    /// Disconnects the socket from its namespace with a DISCONNECT packet, or with `close` the client from the server.
+    /// Disconnects the socket from its namespace with a DISCONNECT packet; with `close` the whole client, whose other
+    /// sockets leave in the same way. What was emitted before still goes out.
     pub fn disconnect(&self, close: bool) {
         // An error means that it is gone already.
         let _gone = self.shared.link.mail(Mail::Disconnect { slot: self.shared.slot, close }, 0);

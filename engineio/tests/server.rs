@@ -781,7 +781,9 @@ async fn a_post_that_is_too_large_gets_413_and_the_session_lives_on() {
     let host = Host::with(|config| config.max_payload_bytes = 100).await;
     let client = Polling::open(&host).await;
     let large = format!("4{}", "x".repeat(100));
-    assert_eq!(client.post(&large).await.says(), (413, ""));
+    for _ in 0..20 {
+        assert_eq!(client.post(&large).await.says(), (413, ""), "the one before is not in the way");
+    }
     assert_eq!(client.post(&large[1..].replacen('x', "4", 1)).await.says(), (200, "ok"));
 
     let mut chunked = Http::connect(host.addr).await;

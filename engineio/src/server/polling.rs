@@ -84,6 +84,9 @@ where
         }
         Err(BodyError::TooLarge) => {
             tell(Err(PostDrop::TooLarge));
+            // The slot is dropped once the session has let the request go: a client that sends the next one as soon
+            // as it has this answer must not find it overlapping.
+            let _let_go = answered.await;
             Ok(empty(StatusCode::PAYLOAD_TOO_LARGE))
         }
         Err(BodyError::Lost) => {

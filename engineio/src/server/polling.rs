@@ -40,6 +40,13 @@ where
     let mut reading = Reading { buffer: BytesMut::new(), max: config.max_payload_bytes, excess: 0 };
     let (reply, mut answered) = oneshot::channel();
 
+    // So much that we would not even read and throw it away; the session need not hear of it.
+    if body.size_hint().lower() > (config.max_payload_bytes as u64).saturating_mul(EXCESS_FACTOR as u64) {
+        let mut response = empty(StatusCode::PAYLOAD_TOO_LARGE);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
+    }
+
     // Most bodies come with their header: then the session hears of the request once, when it is complete.
     let first = poll_fn(|cx| Poll::Ready(reading.poll(cx, &mut body))).await;
     if let (Poll::Ready(Ok(text)), false) = (&first, binary) {

@@ -210,7 +210,6 @@ async fn endless_fragments_are_bounded() {
 #[tokio::test]
 async fn broken_frames_end_the_connection_alone() {
     let (mut server, before) = warm_server(&[]).await;
-    let long_ping = [[0x89, 0xfe, 0, 126, 0, 0, 0, 0].as_slice(), &[b'x'; 126]].concat();
     // In one piece: a frame is looked at when it is complete, or when its length alone is too much.
     let long_ping = [&[0x89, 0xfe, 0, 126, 0, 0, 0, 0][..], &[b'x'; 126]].concat();
     let frames: [(&str, &[u8]); 7] = [

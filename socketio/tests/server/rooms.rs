@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use socketio::{Binary, Namespace, Socket};
 
-use crate::support::{Client, Poller, Received, Server, fence, until, within};
+use crate::support::{Client, Poller, Received, Server, fence, open_many_files, until, within};
 
 /// Sockets join the room `join` names.
 fn rooms(root: &mut socketio::server::NamespaceBuilder) {
@@ -170,6 +170,7 @@ async fn volatile_packets_go_whole_or_not_at_all() {
 async fn a_thousand_sockets_get_each_broadcast_once_and_in_order() {
     const SOCKETS: usize = 1_000;
     const EVENTS: usize = 20;
+    open_many_files();
     let server = Arc::new(
         Server::start(|root| {
             root.on_connect(async |socket: Socket| socket.join("lobby"));

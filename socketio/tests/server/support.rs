@@ -25,6 +25,17 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
+/// Raises the limit of open files as far as it goes, for tests with many clients.
+pub(crate) fn open_many_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).unwrap();
+    }
+}
+
 /// Waits for a condition.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     within(what, async {
@@ -129,7 +140,7 @@ pub(crate) struct Client {
     received: mpsc::Receiver<Received>,
     reading: JoinHandle<()>,
     /// The same connection, for what is no WebSocket frame.
-    raw: std::net::TcpStream,
+    raw: Arc<std::net::TcpStream>,
     /// The secret id of the session.
     pub(crate) session: String,
 }
@@ -147,13 +158,13 @@ impl Client {
     pub(crate) async fn open(server: &Server) -> Self {
         let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", server.address);
         let stream = within("a connection", TcpStream::connect(server.address)).await.unwrap().into_std().unwrap();
-        let raw = stream.try_clone().unwrap();
+        let raw = Arc::new(stream.try_clone().unwrap());
         let stream = TcpStream::from_std(stream).unwrap();
         stream.set_nodelay(true).unwrap();
         let (socket, _) = within("the handshake", client_async(url, stream)).await.unwrap();
         let (sink, mut stream) = socket.split();
         let (sender, received) = mpsc::channel(1);
-        let ended = raw.try_clone().unwrap();
+        let ended = Arc::clone(&raw);
         let reading = tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
                 let message = match message {
@@ -216,7 +227,7 @@ impl Client {
 
     /// Sends bytes that need be no WebSocket frame.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
-        self.raw.write_all(bytes).unwrap();
+        self.raw.as_ref().write_all(bytes).unwrap();
     }
 
     pub(crate) async fn receive(&mut self) -> Received {

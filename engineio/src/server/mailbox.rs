@@ -108,6 +108,8 @@ impl<M> Mailbox<M> {
     /// Takes all that waits.
     pub(super) fn take(&self) -> Taken<M> {
         let mut state = self.lock();
+        // The reader is awake: mail that it sends itself from here on needs no further turn of its task.
+        state.waker = None;
         state.bytes = 0;
         Taken { mails: std::mem::take(&mut state.queue), overflowed: state.overflowed }
     }

@@ -28,10 +28,8 @@ use engineio::server::{Application, Body, Handshake as EngineHandshake, Limits, 
 use http::{HeaderName, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 
-pub use self::adapter::{Adapter, Target};
 pub use self::broadcast::Broadcast;
 pub use self::namespace::{Namespace, NamespaceBuilder};
-pub use self::outgoing::Outgoing;
 pub use self::socket::{
     Ack, AckError, Closed, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId,
 };

@@ -11,23 +11,22 @@ use super::socket::{Room, Socket, SocketId};
 
 /// Whom a broadcast is for.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Target {
+pub(super) struct Target {
     /// Sockets in any of these rooms, each once; everyone if empty. Each socket is also in a room named by its id.
-    pub rooms: Vec<Room>,
+    pub(super) rooms: Vec<Room>,
     /// Sockets in any of these rooms are left out.
-    pub except_rooms: Vec<Room>,
+    pub(super) except_rooms: Vec<Room>,
     /// These sockets are left out.
-    pub except: Vec<SocketId>,
+    pub(super) except: Vec<SocketId>,
     /// Only sockets of this instance.
-    pub local: bool,
+    pub(super) local: bool,
 }
 
 /// The rooms of one namespace.
 ///
 /// Rooms come into being with their first member and go with their last. No method waits; an adapter that spans
 /// instances queues what it has to send.
-pub trait Adapter: Send + Sync + std::fmt::Debug + 'static {
+pub(super) trait Adapter: Send + Sync + std::fmt::Debug + 'static {
     /// Adds a socket that has just connected.
     fn add(&self, socket: &Socket);
 
@@ -50,11 +49,6 @@ pub trait Adapter: Send + Sync + std::fmt::Debug + 'static {
 
     /// Returns how many sockets of this instance are in the namespace.
     fn len(&self) -> usize;
-
-    /// Tells whether no socket of this instance is in the namespace.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 
     /// Returns how many rooms have members in this instance.
     fn rooms(&self) -> usize;

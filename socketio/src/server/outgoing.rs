@@ -9,7 +9,7 @@ use crate::{Arguments, UsageError, encode_ack, encode_event};
 
 /// A packet in its wire form: a text frame and the frames of its attachments. A clone costs a reference count or two.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub(super) struct Outgoing {
     text: Frame,
     attachments: Option<Arc<[Frame]>>,
 }
@@ -41,12 +41,12 @@ impl Outgoing {
     }
 
     /// Yields the frames, in the order in which they must leave.
-    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Frame> {
         std::iter::once(&self.text).chain(self.attachments.iter().flat_map(|frames| frames.iter()))
     }
 
     /// Returns how many bytes the packet counts in a queue.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.frames().map(Frame::wire_len).sum()
     }
 }

@@ -448,6 +448,16 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_setting() {
+        let readme = include_str!("../../../README.md");
+        for Setting { name, default, help, .. } in SETTINGS {
+            let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+            let row = format!("| `{name}` | {default} | {help} |");
+            assert!(readme.lines().any(|line| line == row), "README.md lacks: {row}");
+        }
+    }
+
+    #[test]
     fn groups_are_listed_in_one_piece_each() {
         let mut groups: Vec<_> = SETTINGS.iter().map(|setting| setting.group).collect();
         groups.dedup();

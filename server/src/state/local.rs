@@ -189,7 +189,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
     /// Stops: refuses everything from now on, and writes what is still to be written.
     ///
     /// Nobody leaves by this; the seats stay in the store. To be called before connections are closed; a second call
-    /// returns at once. Takes little longer than the store's deadline.
+    /// returns at once. Waits for a store that hangs no longer than twice its deadline.
     pub async fn shutdown(&self) {
         if self.0.closing.swap(true, Ordering::Relaxed) {
             return;

@@ -1,6 +1,7 @@
 //! The state over a store that can be slow, broken or stuck, on invented time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::time::{Instant, advance, sleep};
@@ -27,12 +28,16 @@ enum Mood {
     Hangs,
     /// Does what it is asked to, and says it did not.
     Lies,
+    /// Takes a while, and turns away what comes while so many others are at it.
+    Crowded(usize),
 }
 
 #[derive(Debug)]
 struct MemoryStore {
     tables: Mutex<Tables>,
     mood: Mutex<Mood>,
+    /// Calls under way, of those that count.
+    busy: AtomicUsize,
     log: Log,
 }
 
@@ -83,6 +88,17 @@ impl MemoryStore {
             Mood::Lies => {
                 let _ = work(&mut self.tables());
                 Err(StoreError::Unavailable("answer lost".into()))
+            }
+            Mood::Crowded(most) => {
+                let is_free = self.busy.fetch_add(1, Ordering::Relaxed) < most;
+                let answer = if is_free {
+                    sleep(Duration::from_millis(10)).await;
+                    work(&mut self.tables())
+                } else {
+                    Err(StoreError::Unavailable("crowded".into()))
+                };
+                self.busy.fetch_sub(1, Ordering::Relaxed);
+                answer
             }
         }
     }
@@ -248,7 +264,8 @@ impl World {
 
     fn with(options: StateOptions) -> Self {
         let log = Log::default();
-        let store = MemoryStore { tables: Mutex::default(), mood: Mutex::new(Mood::Well), log: Arc::clone(&log) };
+        let mood = Mutex::new(Mood::Well);
+        let store = MemoryStore { tables: Mutex::default(), mood, busy: AtomicUsize::new(0), log: Arc::clone(&log) };
         for code in ["ROOMAAAA", "ROOMBBBB"] {
             store.tables().rooms.insert(code.to_lowercase(), room_row(code));
         }
@@ -861,6 +878,34 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let begun = Instant::now();
     world.state.shutdown().await;
     assert!(begun.elapsed() <= store_deadline() * 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_writes_more_rooms_than_the_store_takes_at_once() {
+    let world = World::new();
+    for number in 0..600 {
+        let code = format!("ROOM{number:04}");
+        world.store.tables().rooms.insert(code.to_lowercase(), room_row(&code));
+        world.state.open(ConnectionId(number), &code).await.unwrap().join(user("ann")).await.unwrap();
+        world.state.member(source(number)).await.unwrap();
+    }
+    world.store.set(Mood::Crowded(256));
+    world.state.shutdown().await;
+    let tables = world.store.tables();
+    let kept = tables.playback.values().filter(|row| row.state.is_some() && row.sequence_limit == 1);
+    assert_eq!(kept.count(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_tries_a_store_that_has_hung() {
+    let world = World::new();
+    world.join(1, user("ann")).await.unwrap();
+    world.store.set(Mood::Hangs);
+    assert_eq!(code(world.state.member(rename(1, "Abend")).await), ErrorCode::Unavailable);
+    world.state.member(leave(1)).await.unwrap();
+    world.store.set(Mood::Well);
+    world.state.shutdown().await;
+    assert_eq!(world.store.seats(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

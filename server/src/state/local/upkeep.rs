@@ -51,20 +51,27 @@ pub(super) async fn keep_deadlines<S: RoomStore, P: Publisher>(shared: Arc<Share
 
 /// Writes what is still to be written of every room. Every request is refused by now.
 pub(super) async fn write_everything<S: RoomStore, P: Publisher>(shared: &Arc<Shared<S, P>>) {
+    // It is the last chance: a store that has hung may have come round since it was last asked.
+    shared.store_hangs.store(false, Ordering::Relaxed);
     let cells: Vec<_> = shared.cells().values().cloned().collect();
+    let mut cells = cells.into_iter();
     let mut chores = JoinSet::new();
-    for cell in cells {
-        let shared = Arc::clone(shared);
-        chores.spawn(async move {
-            let mut slot = Arc::clone(&cell.slot).lock_owned().await;
-            if let Slot::Loaded(live) = &mut *slot
-                && let Err(fault) = shared.write_out(&cell, live).await
-            {
-                warn!(room = %live.room.row().id, ?fault, "the last changes of a room are lost");
-            }
-        });
+    loop {
+        for cell in cells.by_ref().take(WRITTEN_AT_ONCE - chores.len()) {
+            let shared = Arc::clone(shared);
+            chores.spawn(async move {
+                let mut slot = Arc::clone(&cell.slot).lock_owned().await;
+                if let Slot::Loaded(live) = &mut *slot
+                    && let Err(fault) = shared.write_out(&cell, live).await
+                {
+                    warn!(room = %live.room.row().id, ?fault, "the last changes of a room are lost");
+                }
+            });
+        }
+        if chores.join_next().await.is_none() {
+            return;
+        }
     }
-    while chores.join_next().await.is_some() {}
 }
 
 /// Does for a room what is due.
@@ -206,6 +213,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How many of them are removed at a time, so that one sweep does not hold up the store.
 const SWEEP_ROOMS: u32 = 500;
+
+/// How many rooms are written at a time in the end: no store takes all of them at once within its deadline.
+const WRITTEN_AT_ONCE: usize = 256;
 
 /// How often a store that hangs is asked whether it still does.
 const PING_EVERY: Duration = Duration::from_millis(500);

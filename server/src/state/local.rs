@@ -31,7 +31,7 @@ mod tests;
 mod upkeep;
 
 use alarms::Alarms;
-use cell::{Cell, Live, SEQUENCE_BLOCK, Slot};
+use cell::{Cell, Live, MAX_UNDONE, SEQUENCE_BLOCK, Slot};
 use connections::Connections;
 
 /// The rooms of this process. Clones are handles to the same ones.
@@ -286,7 +286,9 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         let (mut batch, mark) = held.live.backlog.snapshot();
         batch.extend_from_slice(&changes);
         if let Err(fault) = self.write(&held.cell, self.store.apply(batch)).await {
-            self.undo(held, &changes);
+            if fault.may_have_happened() {
+                self.undo(held, &changes);
+            }
             return Err(fault.refusal(&held.live.room));
         }
         held.live.backlog.settle(mark);
@@ -300,8 +302,13 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
 
     /// Has the store brought back to the room as it is, when there is time.
     fn undo(&self, held: &mut Held, changes: &[RowChange]) {
-        for change in held.live.undoing(changes) {
-            held.live.backlog.push(change);
+        if held.live.backlog.len() < MAX_UNDONE {
+            for change in held.live.undoing(changes) {
+                held.live.backlog.push(change);
+            }
+        } else {
+            // What waits is known to be true; this is only known to be possible.
+            warn!(room = %held.live.room.row().id, "gave up undoing a write, too many changes wait for the store");
         }
         self.reschedule(held);
     }
@@ -522,6 +529,15 @@ enum Fault {
 }
 
 impl Fault {
+    /// Whether the write may have happened all the same.
+    fn may_have_happened(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Store(StoreError::Unavailable(_)) => true,
+            // It was not asked, or has refused.
+            Self::Hangs | Self::Store(StoreError::Conflict | StoreError::Missing | StoreError::Corrupt(_)) => false,
+        }
+    }
+
     /// What to tell the one whose request this failed; the cause goes to the log.
     fn refusal(self, room: &Room) -> Refusal {
         self.refusal_of(&room.row().id)

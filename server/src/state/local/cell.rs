@@ -141,6 +141,10 @@ pub(super) const SEQUENCE_BLOCK: u64 = 10_000;
 /// because its removal was forgotten is cleaned up by the grace after the next load.
 const MAX_BACKLOG: usize = 4_096;
 
+/// Past this many nothing is undone any more, so that requests which fail, as often as they may be tried, do not push out
+/// what has happened.
+pub(super) const MAX_UNDONE: usize = MAX_BACKLOG / 2;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -539,6 +539,25 @@ async fn a_store_that_answers_again_is_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attempts_at_a_failing_store_do_not_push_out_what_waits_for_it() {
+    for mood in [Mood::Hangs, Mood::Fails] {
+        let world = World::new();
+        world.join(1, user("ann")).await.unwrap();
+        world.join(2, user("bob")).await.unwrap();
+        world.store.set(mood);
+        assert_eq!(code(world.state.member(rename(1, "Abend")).await), ErrorCode::Unavailable);
+        world.state.member(leave(2)).await.unwrap();
+        for number in 10..4_200 {
+            assert_eq!(code(world.join(number, guest("Zoë")).await), ErrorCode::Unavailable);
+        }
+        world.store.set(Mood::Well);
+        ms(3_000).await;
+        assert_eq!(world.store.seats(), ["ann"], "{mood:?}");
+        world.join(3, user("bob")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leave_does_not_wait_for_the_store() {
     let world = World::new();
     world.join(1, user("ann")).await.unwrap();

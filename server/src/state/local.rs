@@ -108,7 +108,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
     /// ALREADY_IN_ROOM where the connection is in a room or on its way into one, then ROOM_NOT_FOUND; UNAVAILABLE and
     /// INTERNAL_ERROR for what is ours.
     pub async fn open(&self, connection: ConnectionId, code: &str) -> Result<Admission<S, P>, Refusal> {
-        if !self.0.connections.begin(connection) {
+        if !self.0.begin(connection).await {
             return Err(Refusal::new(ErrorCode::AlreadyInRoom, "you are in a room already"));
         }
         // Made before anything can fail or be given up, so that its drop forgets the connection.
@@ -243,6 +243,18 @@ impl<S: RoomStore, P: Publisher> Drop for Admission<S, P> {
 }
 
 impl<S: RoomStore, P: Publisher> Shared<S, P> {
+    /// Notes that a connection is on its way into a room; `false` if it is in one, or on its way, already.
+    async fn begin(&self, connection: ConnectionId) -> bool {
+        if self.connections.begin(connection) {
+            return true;
+        }
+        // A room tells a connection to go and lets it go under one lock, and the client may be faster than the second.
+        if let Some(cell) = self.connections.room_of(connection) {
+            drop(cell.slot.lock().await);
+        }
+        self.connections.begin(connection)
+    }
+
     /// Carries out a command; a durable one to its end, even if nobody waits for it.
     async fn run(self: Arc<Self>, mut held: Held, command: Command) -> Result<(), Refusal> {
         if !command.is_durable() {

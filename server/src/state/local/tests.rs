@@ -1016,6 +1016,22 @@ async fn a_kicked_connection_may_join_another_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_told_to_go_may_join_another_room_at_once() {
+    let world = World::new();
+    world.join(1, user("ann")).await.unwrap();
+    let connections = &world.state.0.connections;
+    let cell = connections.room_of(ConnectionId(1)).unwrap();
+    // The moment after `room:kicked` or `room:closed` has gone out.
+    let room = Arc::clone(&cell.slot).lock_owned().await;
+    let state = world.state.clone();
+    let next = tokio::spawn(async move { state.open(ConnectionId(1), "ROOMBBBB").await.map(drop) });
+    ms(1).await;
+    connections.remove(ConnectionId(1));
+    drop(room);
+    next.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_late_end_of_a_replaced_connection_is_nobodys() {
     let world = World::new();
     world.join(1, user("ann")).await.unwrap();

@@ -270,5 +270,34 @@ async fn serve<S: RoomStore>(app: Arc<App<S>>, listener: TcpListener, shutdown: 
         }
     };
     serve_http(listener, limits, service, closing).await;
+    // Nothing holds the store any more then, which closes the database.
+    app.service.sockets.detach();
+    drop(app);
     tracing::info!("stopped");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Purpose, Sources};
+    use crate::store::sqlite::DATABASE_FILE;
+    use crate::testing::TempDir;
+
+    fn config(dir: &TempDir) -> Config {
+        let environment = [("DATA_DIR".into(), dir.path().into())].into();
+        Config::read(&Sources { environment, ..Sources::default() }, Purpose::Serve).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_database_is_closed_when_the_server_has_stopped() {
+        let dir = TempDir::new();
+        for _ in 0..2 {
+            let app = Arc::new(App::embedded(config(&dir)).unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            serve(app, listener, async {}).await;
+            // All of it is in the one file, for whoever copies that.
+            let log = dir.path().join(format!("{DATABASE_FILE}-wal"));
+            assert!(!log.exists());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! From rooms to sockets: effects carried out over Socket.IO.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::state::Publisher;
 /// The open connections, by the number that rooms know them by.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    namespace: OnceLock<Namespace>,
+    namespace: RwLock<Option<Namespace>>,
     shards: [Mutex<HashMap<ConnectionId, Socket, FxBuildHasher>>; SHARDS],
 }
 
@@ -23,10 +23,18 @@ pub struct Sockets {
 const SHARDS: usize = 16;
 
 impl Sockets {
-    /// Sets the namespace that rooms broadcast in; to be called once, before the first connection.
+    /// Sets the namespace that rooms broadcast in; to be called before the first connection.
     pub fn attach(&self, namespace: Namespace) {
-        // A second call would be a mistake of the wiring, and changes nothing.
-        let _first = self.namespace.set(namespace);
+        *self.namespace.write().unwrap_or_else(PoisonError::into_inner) = Some(namespace);
+    }
+
+    /// Lets go of the namespace; to be called in the end, since its handlers hold what holds this.
+    pub fn detach(&self) {
+        *self.namespace.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn namespace(&self) -> Option<Namespace> {
+        self.namespace.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn insert(&self, connection: ConnectionId, socket: &Socket) {
@@ -49,7 +57,7 @@ impl Sockets {
     /// Tells every client that the server is about to stop, and when to come back: each at another moment within
     /// `window_ms`, so that they do not come all at once.
     pub fn announce_shutdown(&self, window_ms: u64) {
-        let Some(namespace) = self.namespace.get() else { return };
+        let Some(namespace) = self.namespace() else { return };
         let sockets = namespace.broadcast().sockets();
         let count = sockets.len().max(1) as u64;
         for (place, socket) in sockets.iter().enumerate() {
@@ -81,7 +89,7 @@ impl Publisher for Arc<Sockets> {
     }
 
     fn send(&self, room_id: &str, to: Audience, event: &ServerEvent) {
-        let Some(namespace) = self.namespace.get() else { return };
+        let Some(namespace) = self.namespace() else { return };
         let members = namespace.to(room_id);
         let sent = match to {
             Audience::One(connection) => return self.to(connection, event.name(), event),

@@ -35,7 +35,7 @@ use crate::auth::{self, Tokens};
 use crate::config::{Config, InvalidTokenPolicy};
 use crate::http::metrics::{Metrics, PasswordOutcome, Refusal as RefusalReason};
 use crate::id;
-use crate::limit::Limiter;
+use crate::limit::{self, Limiter};
 use crate::password::{PasswordError, Passwords};
 use crate::state::{Joiner, LocalState};
 use crate::store::RoomStore;
@@ -56,7 +56,7 @@ pub struct Service<S> {
     pub passwords: Passwords,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Wrong passwords by address and room.
+    /// Wrong passwords by [network](limit::network) and room.
     pub wrong_passwords: Limiter<(IpAddr, String)>,
     /// The settings.
     pub config: Arc<Config>,
@@ -329,7 +329,7 @@ impl<S: RoomStore> Service<S> {
 
     /// Verifies a room's password, unless this address has tried too many wrong ones.
     async fn verify(&self, socket: &Socket, code: &str, password: String, hash: String) -> Result<bool, Refusal> {
-        let key = (socket.handshake().address.ip(), code.to_owned());
+        let key = (limit::network(socket.handshake().address.ip()), code.to_owned());
         if let Err(wait) = self.wrong_passwords.check(&key) {
             let mut refusal = Refusal::new(ErrorCode::RateLimitExceeded, "too many wrong passwords");
             refusal.retry_after_ms = u64::try_from(wait.as_millis()).ok();

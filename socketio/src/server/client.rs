@@ -207,6 +207,7 @@ impl Client {
             member.running = None;
             member.socket.exit();
         } else {
+            member.socket.hang_up();
             member.jobs.push_back(Job::Disconnect(reason));
         }
         member.stage = Stage::Left;

@@ -370,7 +370,8 @@ impl Socket {
         serde_json::from_str(self.shared.auth.as_deref().unwrap_or("{}"))
     }
 
-    /// Tells whether the socket is connected: after the middleware, until it leaves.
+    /// Tells whether the socket is connected: after the middleware, until its end is known. The handlers of events that
+    /// came before the end may still be running, or be yet to run, when it is not any more.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.shared.connected.load(Acquire)
@@ -512,18 +513,23 @@ impl Socket {
         self.shared.namespace.shared().adapter().add(self);
     }
 
-    /// Takes the socket out of its namespace and its rooms.
+    /// Notes that the client is gone, ahead of what is still to be handled for it.
+    pub(super) fn hang_up(&self) {
+        self.shared.connected.store(false, Release);
+    }
+
+    /// Takes the socket out of its namespace and its rooms, for good.
     pub(super) fn exit(&self) {
-        let was_connected = self.shared.connected.swap(false, Release);
+        self.hang_up();
         let rooms = {
             let mut state = self.state();
-            state.gone = true;
+            if std::mem::replace(&mut state.gone, true) {
+                return;
+            }
             std::mem::take(&mut state.rooms)
         };
-        // Middleware may have put it into rooms before it was connected.
-        if was_connected || !rooms.is_empty() {
-            self.shared.namespace.shared().adapter().remove(self, &rooms);
-        }
+        // Where it never was connected, only middleware can have put it anywhere.
+        self.shared.namespace.shared().adapter().remove(self, &rooms);
     }
 }
 

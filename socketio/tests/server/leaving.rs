@@ -187,7 +187,7 @@ async fn rooms_are_there_while_a_socket_is_leaving_and_gone_when_it_has_left() {
     stays.send(r#"42["fence"]"#).await;
     stays.expect([r#"42["fence"]"#]).await;
     leaves.send("41").await;
-    lines.expect([r#"["a", "b"] client namespace disconnect true"#, "[] false 1"]).await;
+    lines.expect([r#"["a", "b"] client namespace disconnect false"#, "[] false 1"]).await;
     stays.expect([&*format!(r#"42["leaving","{id}"]"#)]).await;
     assert_eq!(server.root().rooms(), 2);
     drop(stays);

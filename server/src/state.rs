@@ -26,6 +26,10 @@ pub use local::{Admission, LocalState};
 /// Called in the order of the effects, by one room at a time for each room, while the room is locked: a call hands over
 /// to bounded queues and returns at once. A connection that is gone by now is nobody's error.
 pub trait Publisher: Send + Sync + 'static {
+    /// Tells whether a connection still lasts. One that does not takes no seat, even if the room has yet to hear of its
+    /// end.
+    fn is_open(&self, connection: ConnectionId) -> bool;
+
     /// From here on the connection gets what is sent to all in this room.
     fn admit(&self, room_id: &str, connection: ConnectionId);
 

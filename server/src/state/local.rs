@@ -304,7 +304,9 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             return Err(fault.refusal(&held.live.room));
         }
         held.live.backlog.settle(mark);
-        if arriving.is_some_and(|connection| !self.connections.arrive(connection, &held.cell)) {
+        let arrives =
+            |connection| self.publisher.is_open(connection) && self.connections.arrive(connection, &held.cell);
+        if !arriving.is_none_or(arrives) {
             self.undo(held, &changes);
             return Err(Refusal::new(ErrorCode::Unavailable, "the connection has ended"));
         }

@@ -78,6 +78,10 @@ impl Sockets {
 const MIN_RECONNECT_MS: u64 = 500;
 
 impl Publisher for Arc<Sockets> {
+    fn is_open(&self, connection: ConnectionId) -> bool {
+        self.find(connection).is_some_and(|socket| socket.is_connected())
+    }
+
     fn admit(&self, room_id: &str, connection: ConnectionId) {
         if let Some(socket) = self.find(connection) {
             socket.join(room_id);

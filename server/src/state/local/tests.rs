@@ -213,6 +213,11 @@ impl Tables {
     }
 }
 
+/// What a test notes of a connection that is gone while the room has not been told.
+fn lost(connection: ConnectionId) -> String {
+    format!("lost {}", connection.0)
+}
+
 impl Recorder {
     fn note(&self, text: String) {
         self.0.lock().unwrap().push(text);
@@ -220,6 +225,10 @@ impl Recorder {
 }
 
 impl Publisher for Recorder {
+    fn is_open(&self, connection: ConnectionId) -> bool {
+        !self.0.lock().unwrap().contains(&lost(connection))
+    }
+
     fn admit(&self, _: &str, connection: ConnectionId) {
         self.note(format!("admit {}", connection.0));
     }
@@ -753,6 +762,21 @@ async fn a_connection_that_ends_on_its_way_in_does_not_arrive() {
     assert_eq!((world.count().await, world.state.occupancy().connections), (0, 0));
     ms(3_000).await;
     assert_eq!(world.happened(), ["stored ann", "removed ann"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_end_is_still_on_its_way_takes_no_seat() {
+    let world = World::new();
+    let admission = world.state.open(ConnectionId(1), "ROOMAAAA").await.unwrap();
+    world.store.set(Mood::Slow(500));
+    let join = tokio::spawn(admission.join(user("ann")));
+    ms(100).await;
+    world.state.0.publisher.note(lost(ConnectionId(1)));
+    assert_eq!(code(join.await.unwrap()), ErrorCode::Unavailable);
+    world.state.disconnected(ConnectionId(1), false).await;
+    assert_eq!((world.count().await, world.state.occupancy().connections), (0, 0));
+    ms(3_000).await;
+    assert_eq!(world.happened(), ["lost 1", "stored ann", "removed ann"]);
 }
 
 #[tokio::test(start_paused = true)]

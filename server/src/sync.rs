@@ -330,11 +330,11 @@ impl<S: RoomStore> Service<S> {
     /// Verifies a room's password, unless this address has tried too many wrong ones.
     async fn verify(&self, socket: &Socket, code: &str, password: String, hash: String) -> Result<bool, Refusal> {
         let key = (limit::network(socket.handshake().address.ip()), code.to_owned());
-        if let Err(wait) = self.wrong_passwords.check(&key) {
+        let attempt = self.wrong_passwords.attempt(key).map_err(|wait| {
             let mut refusal = Refusal::new(ErrorCode::RateLimitExceeded, "too many wrong passwords");
             refusal.retry_after_ms = u64::try_from(wait.as_millis()).ok();
-            return Err(refusal);
-        }
+            refusal
+        })?;
         let verified = self.passwords.verify(password, hash).await;
         self.metrics.password_verified(match verified {
             Ok(true) => PasswordOutcome::Right,
@@ -343,7 +343,7 @@ impl<S: RoomStore> Service<S> {
             Err(PasswordError::MalformedHash | PasswordError::Failed) => PasswordOutcome::Failed,
         });
         if verified == Ok(false) {
-            self.wrong_passwords.count(key);
+            attempt.wrong();
         }
         verified.map_err(password_failure)
     }

@@ -1,9 +1,12 @@
 //! The reference page and the client library behind it, embedded into the binary.
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use sha2::{Digest, Sha256};
 
 use super::{Answer, protect};
 use crate::id;
@@ -43,9 +46,8 @@ fn find(path: &str) -> Option<&'static Asset> {
 /// an update of the page.
 pub fn answer(path: &str, request: &HeaderMap) -> Option<Answer> {
     let asset = find(path)?;
-    let tag = concat!("\"", env!("CARGO_PKG_VERSION"), "\"");
-    // Files of one version may differ while they are being worked on, hence the length.
-    let tag = HeaderValue::try_from(format!("{}-{}\"", tag.trim_end_matches('"'), asset.body.len())).ok()?;
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(asset.body));
+    let tag = HeaderValue::try_from(format!("\"{hash}\"")).ok()?;
     let known = request.get(IF_NONE_MATCH).is_some_and(|known| known == tag);
     let mut answer =
         Response::new(Full::new(if known { Bytes::new() } else { Bytes::from_static(asset.body.as_bytes()) }));

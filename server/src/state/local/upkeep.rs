@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Cell, Fault, Held, Live, Publisher, Shared, Slot};
 use crate::store::{RoomStore, StoreError};
@@ -41,7 +41,11 @@ pub(super) async fn keep_deadlines<S: RoomStore, P: Publisher>(shared: Arc<Share
         tokio::select! {
             () = sleep_until(next) => {}
             () = shared.alarms.sooner.notified() => {}
-            Some(_) = chores.join_next() => {}
+            Some(done) = chores.join_next() => {
+                if let Err(panicked) = done {
+                    error!(%panicked, "looking after a room failed");
+                }
+            }
             () = shared.stop.notified() => break,
         }
     }
@@ -146,7 +150,10 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
                     held.live.room.raise_sequence_limit(limit);
                 }
             }
-            Err(Fault::Store(StoreError::Missing)) => held.live.backlog.settle(mark),
+            Err(Fault::Store(StoreError::Missing)) => {
+                warn!(room = %held.live.room.row().id, "changes of a room are given up: the store does not know it any more");
+                held.live.backlog.settle(mark);
+            }
             Err(fault) => {
                 warn!(room = %held.live.room.row().id, ?fault, "changes of a room wait for the store");
                 held.live.playback_changed |= limit.is_some();

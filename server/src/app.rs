@@ -220,6 +220,9 @@ impl<S: RoomStore> App<S> {
 const WRONG_PASSWORDS: u32 = 30;
 const WRONG_PASSWORDS_WINDOW: Duration = Duration::from_secs(60);
 
+/// How long requests in progress may take once the last client has ended: a little longer than the store takes at most.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
+
 fn io_config(config: &Config) -> socketio::server::Config {
     let mut io = socketio::server::Config::default();
     io.engine.ping_interval = config.ping_interval;
@@ -252,7 +255,7 @@ fn preflight() -> Answer {
 async fn serve<S: RoomStore>(app: Arc<App<S>>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let mut limits = Limits::default();
     limits.max_connections = app.config.max_connections;
-    limits.shutdown_timeout = app.config.shutdown_timeout;
+    limits.shutdown_timeout = app.config.shutdown_timeout.min(LAST_REQUESTS);
     let serving = Arc::clone(&app);
     let service = move |request, peer| {
         let app = Arc::clone(&serving);

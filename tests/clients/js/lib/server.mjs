@@ -50,7 +50,15 @@ export class Server {
     );
     const child = spawn(binary, [], {
       cwd: this.dataDir, // no `.env` of the checkout is read
-      env: { ...inherited, HOST: '127.0.0.1', PORT: '0', DATA_DIR: this.dataDir, JWT_SECRET: SECRET, ...this.#env },
+      env: {
+        ...inherited,
+        HOST: '127.0.0.1',
+        PORT: '0',
+        DATA_DIR: this.dataDir,
+        JWT_SECRET: SECRET,
+        SHUTDOWN_TIMEOUT_MS: '3000', // sessions that a test abandoned are waited for that long
+        ...this.#env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;

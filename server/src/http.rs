@@ -21,7 +21,12 @@ pub type Answer = Response<Full<Bytes>>;
 
 /// Answers that a request was done, with what it asked for.
 pub fn success(status: StatusCode, data: &impl Serialize) -> Answer {
-    json(status, &Success { success: true, data })
+    json(status, &Success { success: true, data, token: None })
+}
+
+/// Answers that a request was done, with what it asked for and a token that the caller is to keep.
+pub fn success_with_token(status: StatusCode, data: &impl Serialize, token: &str) -> Answer {
+    json(status, &Success { success: true, data, token: Some(token) })
 }
 
 /// Answers that a request was not done; the message is for people, the code for programs.
@@ -93,6 +98,8 @@ pub fn is_origin_allowed(origins: &AllowedOrigins, request: &HeaderMap) -> bool 
 struct Success<'a, T> {
     success: bool,
     data: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -142,6 +149,12 @@ mod tests {
         assert_eq!(answer.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
         assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
         assert_eq!(body(answer).await, json!({ "success": true, "data": { "id": 1 } }));
+    }
+
+    #[tokio::test]
+    async fn a_token_stands_beside_the_data() {
+        let answer = success_with_token(StatusCode::CREATED, &json!({ "id": 1 }), "t");
+        assert_eq!(body(answer).await, json!({ "success": true, "data": { "id": 1 }, "token": "t" }));
     }
 
     #[tokio::test]

@@ -162,7 +162,7 @@ onSubmit($("create"), async () => {
   };
   const headers = { "Content-Type": "application/json", ...(bearer && { Authorization: `Bearer ${bearer}` }) };
   const answer = await api("/api/rooms", { method: "POST", headers, body: JSON.stringify(room) });
-  become(answer.token ?? answer.data.token ?? bearer);
+  become(answer.token ?? bearer);
   await join({ roomCode: answer.data.code, guestName: createForm.guestName.value.trim(), password: room.password });
 });
 

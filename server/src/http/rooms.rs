@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 
-use super::{Answer, failure, method_not_allowed, success};
+use super::{Answer, failure, method_not_allowed, success, success_with_token};
 use crate::auth::Identity;
 use crate::http::metrics::Refusal as RefusalReason;
 use crate::id;
@@ -80,9 +80,6 @@ struct RoomAnswer {
     room: RoomView,
     #[serde(skip_serializing_if = "Option::is_none")]
     participant_count: Option<usize>,
-    /// What makes a guest who created the room its owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
 }
 
 async fn create<S, B>(service: &Service<S>, store: &S, headers: &HeaderMap, body: B) -> Result<Answer, Refusal>
@@ -117,8 +114,11 @@ where
     let room = insert(store, row).await?;
     tracing::info!(room = room.id, "a room was created");
     let room = RoomView { row: room.into(), acting_oder_id: None };
-    let data = RoomAnswer { room, participant_count: None, token };
-    Ok(success(StatusCode::CREATED, &data))
+    let data = RoomAnswer { room, participant_count: None };
+    Ok(match token {
+        Some(token) => success_with_token(StatusCode::CREATED, &data, &token),
+        None => success(StatusCode::CREATED, &data),
+    })
 }
 
 fn room_row<S: RoomStore>(service: &Service<S>, owner_id: String, patch: RoomPatch) -> RoomRow {
@@ -154,7 +154,7 @@ async fn insert<S: RoomStore>(store: &S, mut row: RoomRow) -> Result<RoomRow, Re
 
 async fn look_up<S: RoomStore>(service: &Service<S>, code: &str) -> Result<Answer, Refusal> {
     let (room, count) = service.state.view(&code.to_ascii_uppercase()).await?;
-    Ok(success(StatusCode::OK, &RoomAnswer { room, participant_count: Some(count), token: None }))
+    Ok(success(StatusCode::OK, &RoomAnswer { room, participant_count: Some(count) }))
 }
 
 async fn update<S, B>(service: &Service<S>, code: &str, headers: &HeaderMap, body: B) -> Result<Answer, Refusal>

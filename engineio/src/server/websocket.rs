@@ -101,6 +101,8 @@ impl WebSocket {
                 Err(upgraded) => (Stream::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
             },
         };
+        // Even empty it would keep hyper's whole read buffer alive for as long as the connection lasts.
+        let rewind = if rewind.is_empty() { Bytes::new() } else { rewind };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_CHUNK)
             .write_buffer_size(0)

@@ -150,8 +150,8 @@ async fn the_secret_the_server_makes_is_kept_and_private() {
     let mut server = Server::with(&[("JWT_SECRET", "")]).await;
     let made = rest(&server, "POST", "/api/rooms", None, Some(&json!({ "name": "ours" }))).await;
     assert_eq!(made.status, 201, "{}", made.text());
-    let data = made.json()["data"].clone();
-    let (code, token) = (data["code"].as_str().unwrap().to_owned(), data["token"].as_str().unwrap().to_owned());
+    let made = made.json();
+    let (code, token) = (made["data"]["code"].as_str().unwrap(), made["token"].as_str().unwrap().to_owned());
     assert!(server.terminate().await.success());
     server.restart().await;
     let changed =

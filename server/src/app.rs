@@ -185,20 +185,23 @@ impl<S: RoomStore> App<S> {
         if let Some(rest) = path.strip_prefix(rooms::PATH).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
             return rooms::answer(&self.service, &*self.store, rest, parts, body).await;
         }
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return answers::not_found();
-        }
+        let readable = matches!(parts.method, Method::GET | Method::HEAD);
         match path {
-            "/health/live" => live(),
-            "/health/ready" => {
+            HEALTH_LIVE | HEALTH_READY | METRICS if !readable => answers::method_not_allowed("GET"),
+            HEALTH_LIVE => live(),
+            HEALTH_READY => {
                 let store = Check::of("store", self.store.ping()).await;
                 ready(&[store], self.draining.load(Ordering::Relaxed))
             }
-            "/metrics" => {
+            METRICS => {
                 self.sample();
                 self.metrics.answer(parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()))
             }
-            path => assets::answer(path, &parts.headers).unwrap_or_else(answers::not_found),
+            path => match assets::answer(path, &parts.headers) {
+                Some(answer) if readable => answer,
+                Some(_) => answers::method_not_allowed("GET"),
+                None => answers::not_found(),
+            },
         }
     }
 
@@ -215,6 +218,10 @@ impl<S: RoomStore> App<S> {
         self.metrics.set_refused_requests(stats.refusals(RequestError::Forbidden), stats.overloads());
     }
 }
+
+const HEALTH_LIVE: &str = "/health/live";
+const HEALTH_READY: &str = "/health/ready";
+const METRICS: &str = "/metrics";
 
 /// Wrong passwords of one address for one room within the window, before more are refused untried.
 const WRONG_PASSWORDS: u32 = 30;

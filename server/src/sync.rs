@@ -150,7 +150,7 @@ pub fn register<S: RoomStore>(service: &Arc<Service<S>>, namespace: &mut Namespa
         })
         .fallback(move |_socket, event, ack| {
             let refusal = Refusal::invalid("there is no such event");
-            unknown.metrics.event(event.name(), code_name(refusal.code), Duration::ZERO);
+            unknown.metrics.event(event.name(), refusal.code.as_str(), Duration::ZERO);
             acknowledge(ack, &Failure { ok: false, error: &refusal });
             async {}
         });
@@ -391,7 +391,7 @@ impl<S: RoomStore> Service<S> {
                 OK
             }
             Err(refusal) => {
-                let code = code_name(refusal.code);
+                let code = refusal.code.as_str();
                 if refusal.code == ErrorCode::RateLimitExceeded {
                     self.metrics.refused(RefusalReason::Rate);
                 }
@@ -435,23 +435,6 @@ pub(crate) fn emit(socket: &Socket, name: &str, payload: &impl Serialize) {
 fn acknowledge(ack: Option<Ack>, payload: &impl Serialize) {
     if let Some(Err(socketio::server::EmitError::Usage(error))) = ack.map(|ack| ack.send(payload)) {
         tracing::error!(%error, "an ack could not be encoded");
-    }
-}
-
-/// Returns the code as clients read it.
-pub(crate) fn code_name(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::RoomNotFound => "ROOM_NOT_FOUND",
-        ErrorCode::RoomFull => "ROOM_FULL",
-        ErrorCode::InvalidPassword => "INVALID_PASSWORD",
-        ErrorCode::Unauthorized => "UNAUTHORIZED",
-        ErrorCode::AlreadyInRoom => "ALREADY_IN_ROOM",
-        ErrorCode::NotInRoom => "NOT_IN_ROOM",
-        ErrorCode::InvalidToken => "INVALID_TOKEN",
-        ErrorCode::InternalError => "INTERNAL_ERROR",
-        ErrorCode::ValidationError => "VALIDATION_ERROR",
-        ErrorCode::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
-        ErrorCode::Unavailable => "UNAVAILABLE",
     }
 }
 

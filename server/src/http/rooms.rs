@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 
 use super::{Answer, failure, method_not_allowed, success, success_with_token};
@@ -17,7 +17,7 @@ use crate::store::{RoomStore, StoreError};
 use crate::sync::event::{ErrorCode, Refusal, RoomView, UpdateRequest};
 use crate::sync::room::{Command, Editor, RoomPatch};
 use crate::sync::rows::{PlaybackControl, RoomRow, WaitFor};
-use crate::sync::{Service, code_name, internal};
+use crate::sync::{Service, internal};
 
 /// Where rooms are.
 pub const PATH: &str = "/api/rooms";
@@ -45,17 +45,33 @@ where
         (&Method::POST, None) => create(service, store, &request.headers, body).await,
         (_, None) => return method_not_allowed("POST"),
         (_, Some(code)) if !id::is_room_code(code) => {
-            Err(Refusal::new(ErrorCode::RoomNotFound, "there is no such room"))
+            Err(Refusal::new(ErrorCode::RoomNotFound, "there is no such room").into())
         }
         (&Method::GET | &Method::HEAD, Some(code)) => look_up(service, code).await,
         (&Method::PATCH, Some(code)) => update(service, code, &request.headers, body).await,
         (&Method::DELETE, Some(code)) => delete(service, code, &request.headers).await,
         (_, Some(_)) => return method_not_allowed("GET, PATCH, DELETE"),
     };
-    result.unwrap_or_else(|refusal| {
-        let status = status(&refusal, request.headers.contains_key(AUTHORIZATION));
-        failure(status, code_name(refusal.code), &refusal.message)
+    result.unwrap_or_else(|Denied { refusal, status: own }| {
+        let status = own.unwrap_or_else(|| status(&refusal, request.headers.contains_key(AUTHORIZATION)));
+        let mut answer = failure(status, refusal.code.as_str(), &refusal.message);
+        if status == StatusCode::UNAUTHORIZED {
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        answer
     })
+}
+
+/// Why a request was not done, and the status where the refusal's own does not tell enough.
+struct Denied {
+    refusal: Refusal,
+    status: Option<StatusCode>,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, status: None }
+    }
 }
 
 fn status(refusal: &Refusal, has_token: bool) -> StatusCode {
@@ -82,7 +98,7 @@ struct RoomAnswer {
     participant_count: Option<usize>,
 }
 
-async fn create<S, B>(service: &Service<S>, store: &S, headers: &HeaderMap, body: B) -> Result<Answer, Refusal>
+async fn create<S, B>(service: &Service<S>, store: &S, headers: &HeaderMap, body: B) -> Result<Answer, Denied>
 where
     S: RoomStore,
     B: hyper::body::Body<Data = Bytes> + Unpin,
@@ -92,14 +108,14 @@ where
     let owner = match user(service, headers)? {
         Some(user) => Some(user.user_id),
         None if config.guest_rooms => None,
-        None => return Err(Refusal::new(ErrorCode::Unauthorized, "creating a room needs a token")),
+        None => return Err(Refusal::new(ErrorCode::Unauthorized, "creating a room needs a token").into()),
     };
     let request = read(body, config.room_max_participants).await?;
     let rooms = store.room_count().await.map_err(|error| store_failure(&error))?;
     if rooms >= config.max_rooms {
         service.metrics.refused(RefusalReason::Rooms);
         tracing::warn!(rooms, "no more rooms can be created: MAX_ROOMS is reached");
-        return Err(Refusal::new(ErrorCode::Unavailable, "there are too many rooms, try again later"));
+        return Err(Refusal::new(ErrorCode::Unavailable, "there are too many rooms, try again later").into());
     }
     let (owner_id, token) = match owner {
         Some(owner_id) => (owner_id, None),
@@ -152,12 +168,12 @@ async fn insert<S: RoomStore>(store: &S, mut row: RoomRow) -> Result<RoomRow, Re
     Err(internal("no free room code was drawn"))
 }
 
-async fn look_up<S: RoomStore>(service: &Service<S>, code: &str) -> Result<Answer, Refusal> {
+async fn look_up<S: RoomStore>(service: &Service<S>, code: &str) -> Result<Answer, Denied> {
     let (room, count) = service.state.view(&code.to_ascii_uppercase()).await?;
     Ok(success(StatusCode::OK, &RoomAnswer { room, participant_count: Some(count) }))
 }
 
-async fn update<S, B>(service: &Service<S>, code: &str, headers: &HeaderMap, body: B) -> Result<Answer, Refusal>
+async fn update<S, B>(service: &Service<S>, code: &str, headers: &HeaderMap, body: B) -> Result<Answer, Denied>
 where
     S: RoomStore,
     B: hyper::body::Body<Data = Bytes> + Unpin,
@@ -172,7 +188,7 @@ where
     look_up(service, &code).await
 }
 
-async fn delete<S: RoomStore>(service: &Service<S>, code: &str, headers: &HeaderMap) -> Result<Answer, Refusal> {
+async fn delete<S: RoomStore>(service: &Service<S>, code: &str, headers: &HeaderMap) -> Result<Answer, Denied> {
     #[derive(Serialize)]
     struct Deleted {
         deleted: bool,
@@ -202,25 +218,27 @@ fn require_user<S: RoomStore>(service: &Service<S>, headers: &HeaderMap) -> Resu
 }
 
 /// Reads a body within its limits; none at all is as good as `{}`.
-async fn read<B>(body: B, most_participants: u32) -> Result<UpdateRequest, Refusal>
+async fn read<B>(body: B, most_participants: u32) -> Result<UpdateRequest, Denied>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let denied = |status, message: &'static str| Denied { refusal: Refusal::invalid(message), status: Some(status) };
     let collecting = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect());
     let body = match collecting.await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => {
-            return Err(Refusal::invalid(format!("the body must be complete, and {MAX_BODY_BYTES} bytes at most")));
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Err(denied(StatusCode::PAYLOAD_TOO_LARGE, "the body must be 16 KiB at most"));
         }
-        Err(_late) => return Err(Refusal::invalid("the body took too long")),
+        Ok(Err(_)) => return Err(denied(StatusCode::BAD_REQUEST, "the body must be complete")),
+        Err(_late) => return Err(denied(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
     };
     let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("the body must be JSON in UTF-8"))?;
     let text = text.trim();
     if text == "null" {
-        return Err(Refusal::invalid("the body must be a JSON object"));
+        return Err(Refusal::invalid("the body must be a JSON object").into());
     }
-    UpdateRequest::decode((!text.is_empty()).then_some(text), most_participants)
+    Ok(UpdateRequest::decode((!text.is_empty()).then_some(text), most_participants)?)
 }
 
 fn store_failure(error: &StoreError) -> Refusal {

@@ -19,8 +19,7 @@ pub use request::{
 };
 
 /// Why a request failed, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
     /// There is no such room, or it has expired.
     RoomNotFound,
@@ -44,6 +43,31 @@ pub enum ErrorCode {
     RateLimitExceeded,
     /// A backend is down; the request had no effect and may be tried again.
     Unavailable,
+}
+
+impl ErrorCode {
+    /// The code as clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RoomNotFound => "ROOM_NOT_FOUND",
+            Self::RoomFull => "ROOM_FULL",
+            Self::InvalidPassword => "INVALID_PASSWORD",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::AlreadyInRoom => "ALREADY_IN_ROOM",
+            Self::NotInRoom => "NOT_IN_ROOM",
+            Self::InvalidToken => "INVALID_TOKEN",
+            Self::InternalError => "INTERNAL_ERROR",
+            Self::ValidationError => "VALIDATION_ERROR",
+            Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// A request's failure, which changed nothing.

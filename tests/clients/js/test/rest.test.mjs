@@ -133,6 +133,19 @@ describe('rooms over REST', () => {
     assert.equal((await rest(server, 'GET', '/health/live')).status, 200);
   });
 
+  test('statuses tell what was wrong with a request', async () => {
+    const large = await rest(server, 'POST', '/api/rooms', { token: user().token, body: { name: 'x'.repeat(20_000) } });
+    failed(large, 413, 'VALIDATION_ERROR');
+    const anonymous = await rest(server, 'DELETE', `/api/rooms/${(await createRoom(server)).code}`);
+    failed(anonymous, 401, 'UNAUTHORIZED');
+    assert.equal(anonymous.headers.get('www-authenticate'), 'Bearer');
+    for (const path of ['/health/live', '/health/ready', '/metrics', '/', '/client.js']) {
+      const answer = await rest(server, 'POST', path);
+      failed(answer, 405, 'METHOD_NOT_ALLOWED');
+      assert.equal(answer.headers.get('allow'), 'GET');
+    }
+  });
+
   test('health tells of each backend', async () => {
     assert.equal((await rest(server, 'GET', '/health/live')).status, 200);
     const ready = await rest(server, 'GET', '/health/ready');

@@ -44,22 +44,26 @@ impl Stream {
     }
 
     /// Writes, says that nothing follows, and waits for the peer to say the same: closing a socket with unread input
-    /// would reset it and could cost the peer our last frames.
+    /// would reset it and could cost the peer our last frames. One that goes on sending instead is cut off.
     async fn finish(&mut self, last: &[u8]) -> io::Result<()> {
-        let mut discarded = [0; 1024];
         match self {
-            Self::Tcp(stream) => {
-                stream.write_all(last).await?;
-                stream.shutdown().await?;
-                while stream.read(&mut discarded).await? > 0 {}
-            }
-            Self::Other(stream) => {
-                stream.write_all(last).await?;
-                stream.shutdown().await?;
-                while stream.read(&mut discarded).await? > 0 {}
-            }
+            Self::Tcp(stream) => finish(stream, last).await,
+            Self::Other(stream) => finish(stream, last).await,
         }
-        Ok(())
+    }
+}
+
+async fn finish(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), last: &[u8]) -> io::Result<()> {
+    stream.write_all(last).await?;
+    stream.shutdown().await?;
+    let mut discarded = [0; 1024];
+    let mut left = MAX_DISCARDED_BYTES;
+    loop {
+        let read = stream.read(&mut discarded).await?;
+        if read == 0 || read > left {
+            return Ok(());
+        }
+        left -= read;
     }
 }
 
@@ -272,6 +276,8 @@ const MAX_CONTROL_BYTES: usize = 1024;
 const MAX_PROBE_BYTES: usize = 64;
 /// Frames in one vectored write.
 const SLICES: usize = 64;
+/// What a peer may have sent before it learns of the end: more than fits into the buffers on the way.
+const MAX_DISCARDED_BYTES: usize = 16 << 20;
 /// How long a WebSocket that is being closed may take to read its last frames and say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

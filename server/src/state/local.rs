@@ -72,6 +72,17 @@ struct Held {
     live: OwnedMappedMutexGuard<Slot, Live>,
 }
 
+impl Held {
+    /// Takes hold of the room in a place; gives the place back where there is none.
+    fn of(cell: Arc<Cell>, slot: OwnedMutexGuard<Slot>) -> Result<Self, OwnedMutexGuard<Slot>> {
+        let live = OwnedMutexGuard::try_map(slot, |slot| match slot {
+            Slot::Loaded(live) => Some(&mut **live),
+            Slot::Empty | Slot::Gone(_) => None,
+        })?;
+        Ok(Self { cell, live })
+    }
+}
+
 impl<S, P> Clone for LocalState<S, P> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -437,17 +448,10 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(Some(shutting_down()));
         }
-        let loaded = OwnedMutexGuard::try_map(slot, |slot| match slot {
-            Slot::Loaded(live) => Some(&mut **live),
-            Slot::Empty | Slot::Gone(_) => None,
-        });
-        match loaded {
-            Ok(live) => Ok(Held { cell, live }),
-            Err(slot) => match &*slot {
-                Slot::Gone(refusal) => Err(refusal.clone()),
-                Slot::Empty | Slot::Loaded(_) => Err(None),
-            },
-        }
+        Held::of(cell, slot).map_err(|slot| match &*slot {
+            Slot::Gone(refusal) => refusal.clone(),
+            Slot::Empty | Slot::Loaded(_) => None,
+        })
     }
 
     /// The place of a room, made if there is none.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until};
 use tracing::{error, warn};
@@ -101,13 +100,7 @@ async fn look_after<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, cell:
             }
         }
     }
-    let Ok(live) = OwnedMutexGuard::try_map(slot, |slot| match slot {
-        Slot::Loaded(live) => Some(&mut **live),
-        Slot::Empty | Slot::Gone(_) => None,
-    }) else {
-        return;
-    };
-    let mut held = Held { cell, live };
+    let Ok(mut held) = Held::of(cell, slot) else { return };
     shared.catch_up(&mut held);
     if held.live.flush_at.is_some_and(|due_ms| due_ms <= now_ms) {
         shared.flush(held).await;
@@ -136,13 +129,7 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
 
         drop(turn);
         let slot = Arc::clone(&cell.slot).lock_owned().await;
-        let Ok(live) = OwnedMutexGuard::try_map(slot, |slot| match slot {
-            Slot::Loaded(live) => Some(&mut **live),
-            Slot::Empty | Slot::Gone(_) => None,
-        }) else {
-            return;
-        };
-        let mut held = Held { cell, live };
+        let Ok(mut held) = Held::of(cell, slot) else { return };
         match result {
             Ok(()) => {
                 held.live.backlog.settle(mark);

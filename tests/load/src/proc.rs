@@ -1,0 +1,105 @@
+//! What the kernel says of a process and its children: CPU time and resident memory.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+/// A running process, with the children it has.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    pid: u32,
+}
+
+impl Process {
+    /// The process of this id.
+    pub fn new(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    /// The process that asks.
+    pub fn current() -> Self {
+        Self::new(std::process::id())
+    }
+
+    /// The CPU time that the threads now running have had, in user space and in the kernel.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let mut nanos = 0;
+        for pid in self.family()? {
+            for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+                // A thread may end between the listing and the reading.
+                let Ok(line) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+                nanos += line.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// The resident memory in KiB.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn rss_kib(&self) -> io::Result<u64> {
+        let mut kib = 0;
+        for pid in self.family()? {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+            kib += line.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(kib)
+    }
+
+    /// The process and all that descend from it.
+    fn family(&self) -> io::Result<Vec<u32>> {
+        let processes = fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+            .filter_map(|pid| Some((pid, parent(pid)?)))
+            .collect::<Vec<_>>();
+        let mut family = vec![self.pid];
+        let mut looked_at = 0;
+        while let Some(&parent) = family.get(looked_at) {
+            family.extend(processes.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+            looked_at += 1;
+        }
+        Ok(family)
+    }
+}
+
+/// The parent of a process: the second field behind the name, which stands in parentheses and may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn cpu_time_grows_with_work() {
+        let before = Process::current().cpu().unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(50) {}
+        assert!(Process::current().cpu().unwrap() > before);
+    }
+
+    #[test]
+    fn children_count_with_their_parent() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        assert!(Process::current().family().unwrap().contains(&child.id()));
+        assert!(Process::current().rss_kib().unwrap() > Process::new(child.id()).rss_kib().unwrap());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        let gone = Process::new(u32::MAX);
+        assert!(gone.cpu().is_err() && gone.rss_kib().is_err());
+    }
+}

@@ -179,9 +179,9 @@ export function serveSync({ io, store, state, tokens, graceMs }) {
       const fields = { SEEK: { targetMediaTime }, SET_RATE: { rate } }[type] ?? {};
       if (type === 'SEEK') check(targetMediaTime >= 0 && Number.isFinite(targetMediaTime), 'targetMediaTime must be 0 or more');
       if (type === 'SET_RATE') check(rate >= 0.1 && rate <= 4, 'rate must be a number from 0.1 to 4.0');
-      const { room, state: after, at } = await steer(socket, type, Object.values(fields)[0] ?? '', atServerTime);
-      const command = { type, ...fields, atServerTime: at, sequenceNumber: after.sequenceNumber };
-      sync.to(room.id).emit('sync:command', { command, state: after });
+      const done = await steer(socket, type, Object.values(fields)[0] ?? '', atServerTime);
+      const command = { type, ...fields, atServerTime: done.at, sequenceNumber: done.state.sequenceNumber };
+      sync.to(done.room.id).emit('sync:command', { command, state: done.state });
     };
   }
 

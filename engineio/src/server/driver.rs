@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -39,6 +39,8 @@ pub(super) struct Driver<H: Handler> {
     /// Keeps the session in the server's table and counts.
     registration: Registration<H::Mail>,
     config: Arc<Config>,
+    /// Sockets or timers want to be polled: one has called, or none has been asked yet.
+    called: bool,
     /// What this session last added to the server's count of waiting bytes.
     counted_bytes: usize,
     closed: Option<CloseReason>,
@@ -85,7 +87,8 @@ pub(super) async fn run<H: Handler>(mut driver: Box<Driver<H>>) {
         let first = driver.deadline().unwrap_or_else(now);
         let mut sleep = pin!(tokio::time::sleep_until(first.into()));
         let mut armed = first;
-        poll_fn(|cx| driver.poll(cx, sleep.as_mut(), &mut armed)).await;
+        let caller = Waker::from(Arc::clone(&driver.mailbox));
+        poll_fn(|cx| driver.poll(cx, &mut Context::from_waker(&caller), sleep.as_mut(), &mut armed)).await;
     }
     // The rest happens once, so it is boxed to keep the task of a living session small.
     Box::pin(driver.finish()).await;
@@ -110,6 +113,7 @@ impl<H: Handler> Driver<H> {
             held_bytes: 0,
             registration,
             config,
+            called: true,
             counted_bytes: 0,
             closed: None,
         })
@@ -132,56 +136,48 @@ impl<H: Handler> Driver<H> {
     }
 
     /// One turn: everything that can be done without waiting. Ready when the session is over.
-    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, armed: &mut Instant) -> Poll<()> {
+    ///
+    /// Sockets and timers are polled with `io`, and only when one of them has called: a turn for mail alone, such as a
+    /// broadcast, costs the mail and the write.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+        armed: &mut Instant,
+    ) -> Poll<()> {
         loop {
             let now = now();
             self.take_mail(now);
-            self.read(cx, now);
-            self.read_candidate(cx, now);
-            self.poll_requests(cx, now);
+            let called = std::mem::take(&mut self.called);
+            if called {
+                self.read(io, now);
+                self.read_candidate(io, now);
+                self.poll_requests(io, now);
+            }
             let had_room = self.has_room();
             self.poll_handler(cx, now);
-            let read_on = !had_room && self.has_room();
+            // Reading stopped at the bound, and can go on.
+            self.called |= !had_room && self.has_room();
             if self.session.poll_timeout().is_some_and(|due| now >= due) {
                 self.session.handle(Input::Timeout, now);
             }
             self.perform(now);
-            self.write(cx, now);
+            self.write(io, now);
             let Some(deadline) = self.deadline().filter(|_| self.closed.is_none()) else {
                 return Poll::Ready(());
             };
-            if !self.set_alarm(cx, sleep.as_mut(), armed, deadline) && !read_on && self.mailbox.park(cx) {
+            let due = (called || deadline != *armed) && is_due(io, sleep.as_mut(), armed, deadline);
+            if !due && !self.called && self.mailbox.park(cx) {
                 self.count_bytes();
                 return Poll::Pending;
             }
         }
     }
 
-    /// Waits for the deadline; true where it has come. The timer is touched only to ring earlier than it is set, or
-    /// when it rang too early: most deadlines are put off by every pong and never come.
-    fn set_alarm(
-        &self,
-        cx: &mut Context<'_>,
-        mut sleep: Pin<&mut Sleep>,
-        armed: &mut Instant,
-        deadline: Instant,
-    ) -> bool {
-        if deadline < *armed {
-            *armed = deadline;
-            sleep.as_mut().reset(deadline.into());
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            if deadline <= now() {
-                return true;
-            }
-            *armed = deadline;
-            sleep.as_mut().reset(deadline.into());
-        }
-        false
-    }
-
     fn take_mail(&mut self, now: Instant) {
         let taken = self.mailbox.take();
+        self.called |= taken.called;
         if taken.overflowed {
             self.session.handle(Input::Overflowed, now);
             self.perform(now);
@@ -200,6 +196,7 @@ impl<H: Handler> Driver<H> {
                 Mail::SendVolatile(frame) => self.session.handle(Input::SendVolatile(frame), now),
                 Mail::Application(mail) => self.handler.on_mail(mail, &mut Link::new(&mut self.session, now)),
                 Mail::Poll(reply) => {
+                    self.called = true;
                     let requests = self.requests();
                     if requests.poll.is_none() {
                         requests.poll = Some(reply)
@@ -210,6 +207,7 @@ impl<H: Handler> Driver<H> {
                     self.perform(now);
                 }
                 Mail::Post(reply, body) => {
+                    self.called = true;
                     let requests = self.requests();
                     if requests.post.is_none() {
                         requests.post = Some(reply);
@@ -221,6 +219,7 @@ impl<H: Handler> Driver<H> {
                     self.perform(now);
                 }
                 Mail::Candidate(websocket) => {
+                    self.called = true;
                     if let Some(second) = self.candidate.take() {
                         // The session keeps the first; this one leaves by the same door as a refused one.
                         tokio::spawn(websocket.finish(None));
@@ -506,6 +505,16 @@ impl<H: Handler> Drop for Driver<H> {
         self.mailbox.close();
         self.uncount_bytes();
     }
+}
+
+/// Sets the alarm, and tells whether it is time. Putting it off is cheap: tokio's wheel moves the timer when its former
+/// time comes, without waking anybody.
+fn is_due(io: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, armed: &mut Instant, deadline: Instant) -> bool {
+    if deadline != *armed {
+        *armed = deadline;
+        sleep.as_mut().reset(deadline.into());
+    }
+    sleep.poll(io).is_ready()
 }
 
 fn ended(end: End) -> Input {

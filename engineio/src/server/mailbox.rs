@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Wake, Waker};
 
 use bytestring::ByteString;
 use tokio::sync::oneshot;
@@ -50,6 +50,8 @@ struct State<M> {
     max_bytes: usize,
     overflowed: bool,
     closed: bool,
+    /// A socket or a timer that the reader waits for has called.
+    called: bool,
     /// Set while the reader sleeps.
     waker: Option<Waker>,
 }
@@ -72,8 +74,15 @@ const MAX_MAILS: usize = 65_536;
 
 impl<M> Mailbox<M> {
     pub(super) fn new(max_bytes: usize) -> Arc<Self> {
-        let state =
-            State { queue: VecDeque::new(), bytes: 0, max_bytes, overflowed: false, closed: false, waker: None };
+        let state = State {
+            queue: VecDeque::new(),
+            bytes: 0,
+            max_bytes,
+            overflowed: false,
+            closed: false,
+            called: false,
+            waker: None,
+        };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -111,7 +120,11 @@ impl<M> Mailbox<M> {
         // The reader is awake: mail that it sends itself from here on needs no further turn of its task.
         state.waker = None;
         state.bytes = 0;
-        Taken { mails: std::mem::take(&mut state.queue), overflowed: state.overflowed }
+        Taken {
+            mails: std::mem::take(&mut state.queue),
+            overflowed: state.overflowed,
+            called: std::mem::take(&mut state.called),
+        }
     }
 
     /// Hands the emptied queue back for reuse, unless it is large.
@@ -128,7 +141,7 @@ impl<M> Mailbox<M> {
     /// Registers the reader; false where mail waits and it should go on.
     pub(super) fn park(&self, cx: &Context<'_>) -> bool {
         let mut state = self.lock();
-        let empty = state.queue.is_empty() && !state.overflowed;
+        let empty = state.queue.is_empty() && !state.overflowed && !state.called;
         if empty && !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
@@ -151,11 +164,32 @@ impl<M> Mailbox<M> {
     }
 }
 
+/// The waker for sockets and timers: it tells their calls from mail, so that a task which got mail only leaves them
+/// alone. Most turns of a session that is sent broadcasts are of that kind.
+impl<M: Send + 'static> Wake for Mailbox<M> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let waker = {
+            let mut state = self.lock();
+            state.called = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 const KEPT_MAILS: usize = 16;
 
 pub(super) struct Taken<M> {
     pub(super) mails: VecDeque<Mail<M>>,
     pub(super) overflowed: bool,
+    /// A socket or timer has called since the last time.
+    pub(super) called: bool,
 }
 
 /// A handle on a session for its application: cheap to clone, usable from everywhere.

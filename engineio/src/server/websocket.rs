@@ -36,7 +36,14 @@ impl Stream {
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
@@ -220,10 +227,15 @@ impl WebSocket {
     }
 
     fn poll_outbox(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
-        while !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = outbox.slices(&mut slices);
-            let written = ready!(self.stream.poll_write(cx, &slices[..filled]))?;
+        while let Some(first) = outbox.first() {
+            let written = if outbox.len() == 1 {
+                // A vectored write of one slice takes a longer way through the kernel than a plain one.
+                ready!(self.stream.poll_write(cx, first))?
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let filled = outbox.slices(&mut slices);
+                ready!(self.stream.poll_write_vectored(cx, &slices[..filled]))?
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -61,6 +61,16 @@ impl Outbox {
         self.frames.is_empty()
     }
 
+    /// Returns how many frames wait.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Returns what has not been written of the first frame.
+    pub fn first(&self) -> Option<&[u8]> {
+        self.frames.front().map(|frame| &frame.wire()[self.written..])
+    }
+
     /// Returns how many bytes wait.
     pub fn bytes(&self) -> usize {
         self.bytes

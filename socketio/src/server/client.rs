@@ -382,9 +382,9 @@ impl Drop for Client {
     }
 }
 
-fn send(packet: &Outgoing, link: &mut Link<'_>) {
-    for frame in packet.frames() {
-        link.send(frame.clone());
+fn send(packet: Outgoing, link: &mut Link<'_>) {
+    for frame in packet.into_frames() {
+        link.send(frame);
     }
 }
 
@@ -426,7 +426,7 @@ impl Handler for Client {
                 if self.member(slot).is_some() {
                     // All frames of a packet go, or none.
                     if !volatile || link.is_writable() {
-                        send(&packet, link);
+                        send(packet, link);
                     }
                 }
             }
@@ -434,7 +434,7 @@ impl Handler for Client {
                 if self.member(slot).is_some() {
                     self.asked.insert((slot, id), answer);
                     self.handle(Input::ExpectAck { slot, id, deadline }, link);
-                    send(&packet, link);
+                    send(packet, link);
                 }
             }
             Mail::Disconnect { slot, close } => {

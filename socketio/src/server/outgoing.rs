@@ -41,12 +41,14 @@ impl Outgoing {
     }
 
     /// Yields the frames, in the order in which they must leave.
-    pub(super) fn frames(&self) -> impl Iterator<Item = &Frame> {
-        std::iter::once(&self.text).chain(self.attachments.iter().flat_map(|frames| frames.iter()))
+    pub(super) fn into_frames(self) -> impl Iterator<Item = Frame> {
+        let attachments = self.attachments.into_iter().flat_map(|frames| frames.to_vec());
+        std::iter::once(self.text).chain(attachments)
     }
 
     /// Returns how many bytes the packet counts in a queue.
     pub(super) fn bytes(&self) -> usize {
-        self.frames().map(Frame::wire_len).sum()
+        let attachments = self.attachments.iter().flat_map(|frames| frames.iter());
+        self.text.wire_len() + attachments.map(Frame::wire_len).sum::<usize>()
     }
 }

@@ -121,10 +121,23 @@ impl Connection {
     /// # Errors
     /// The server refuses, or takes longer than half a minute.
     pub async fn open(target: &Target, auth: &str, number: usize) -> io::Result<Self> {
-        timeout(OPEN_LIMIT, Self::open_unbounded(target, auth, number)).await?
+        let open = async {
+            let mut connection = Self::dial(target, number).await?;
+            connection.push(format_args!("40{}{auth}", target.prefix()));
+            let answer = connection.next().await?;
+            if !matches!(Packet::parse(answer), Packet::Connect(_)) {
+                return Err(unexpected(format!("joining was answered with {}", String::from_utf8_lossy(answer))));
+            }
+            Ok(connection)
+        };
+        timeout(OPEN_LIMIT, open).await?
     }
 
-    async fn open_unbounded(target: &Target, auth: &str, number: usize) -> io::Result<Self> {
+    /// Connects and opens the WebSocket; the namespace is still to be joined.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn dial(target: &Target, number: usize) -> io::Result<Self> {
         let stream = target.connect(number).await?;
         let mut connection = Self {
             stream,
@@ -135,11 +148,6 @@ impl Connection {
             text: String::new(),
         };
         connection.handshake(target).await?;
-        connection.push(format_args!("40{}{auth}", target.prefix()));
-        let answer = connection.next().await?;
-        if !matches!(Packet::parse(answer), Packet::Connect(_)) {
-            return Err(unexpected(format!("joining was answered with {}", String::from_utf8_lossy(answer))));
-        }
         Ok(connection)
     }
 
@@ -310,7 +318,8 @@ fn push_frame(output: &mut Vec<u8>, kind: u8, data: &[u8]) {
     output.extend_from_slice(data);
 }
 
-fn unexpected(message: String) -> io::Error {
+/// What a server should not have sent.
+pub(crate) fn unexpected(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 

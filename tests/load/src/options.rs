@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
 use crate::client::Target;
@@ -36,7 +36,18 @@ pub fn number(name: &'static str, default: &'static str, help: &'static str) -> 
     Arg::new(name).long(name).value_name("NUMBER").default_value(default).value_parser(parser).help(help)
 }
 
-fn time(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+/// An option that names a process beside the server, as its database; it may be given several times.
+pub fn beside() -> Arg {
+    Arg::new(BESIDE)
+        .long(BESIDE)
+        .value_name("PID")
+        .action(ArgAction::Append)
+        .value_parser(value_parser!(u32))
+        .help("A process beside the server, as its database, or the parent of its processes")
+}
+
+/// An option that takes seconds.
+pub fn time(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     let parser = |text: &str| match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("allowed is a number of seconds up to a day"),
@@ -80,6 +91,12 @@ impl Options {
         Process::new(*self.0.get_one("pid").expect("it is required"))
     }
 
+    /// The processes beside the server.
+    pub fn beside(&self) -> Vec<Process> {
+        let pids = self.0.try_get_many::<u32>(BESIDE).ok().flatten();
+        pids.map(|pids| pids.map(|&pid| Process::new(pid)).collect()).unwrap_or_default()
+    }
+
     /// For how long to load before the measuring.
     pub fn warmup(&self) -> Duration {
         self.time("warmup")
@@ -90,7 +107,8 @@ impl Options {
         self.time("seconds")
     }
 
-    fn time(&self, name: &str) -> Duration {
+    /// An option made by [`time`].
+    pub fn time(&self, name: &str) -> Duration {
         Duration::from_secs_f64(*self.0.get_one(name).expect("it has a default"))
     }
 
@@ -104,6 +122,8 @@ impl Options {
             .collect()
     }
 }
+
+const BESIDE: &str = "extra-pid";
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ impl Default for Meter {
             stopped: Cell::default(),
             operations: Cell::default(),
             errors: Cell::default(),
-            latencies: RefCell::new(Histogram::new(LATENCY_DIGITS).expect("as many digits as it can")),
+            latencies: RefCell::new(latencies()),
         }
     }
 }
@@ -62,21 +62,42 @@ impl Meter {
     /// # Errors
     /// The server's process is gone.
     pub async fn measure(&self, options: &Options) -> io::Result<Report> {
-        let (server, load) = (options.server(), Process::current());
         sleep(options.warmup()).await;
-        self.latencies.borrow_mut().reset();
-        let (start, operations, cpu, load_cpu) = (Instant::now(), self.operations.get(), server.cpu()?, load.cpu()?);
+        let span = self.begin(options)?;
         sleep(options.seconds()).await;
-        let report = Report {
-            operations: self.operations.get() - operations,
-            elapsed: start.elapsed(),
-            cpu: server.cpu()?.saturating_sub(cpu),
-            load_cpu: load.cpu()?.saturating_sub(load_cpu),
-            latencies: self.latencies.borrow().clone(),
-            ..Report::default()
-        };
+        let report = self.end(&span)?;
         self.stopped.set(true);
         Ok(report)
+    }
+
+    /// Begins to measure.
+    ///
+    /// # Errors
+    /// The server's process is gone, or one of those beside it.
+    pub fn begin(&self, options: &Options) -> io::Result<Span> {
+        self.latencies.borrow_mut().reset();
+        let (server, beside) = (options.server(), options.beside());
+        let (cpu, load_cpu) = (server.cpu()?, Process::current().cpu()?);
+        let beside_cpu = total_cpu(&beside)?;
+        let operations = self.operations.get();
+        Ok(Span { start: Instant::now(), operations, server, cpu, load_cpu, beside, beside_cpu })
+    }
+
+    /// Tells what has happened since `span` began.
+    ///
+    /// # Errors
+    /// The server's process is gone, or one of those beside it.
+    pub fn end(&self, span: &Span) -> io::Result<Report> {
+        let beside_cpu = total_cpu(&span.beside)?.saturating_sub(span.beside_cpu);
+        Ok(Report {
+            operations: self.operations.get() - span.operations,
+            elapsed: span.start.elapsed(),
+            cpu: span.server.cpu()?.saturating_sub(span.cpu),
+            load_cpu: Process::current().cpu()?.saturating_sub(span.load_cpu),
+            beside_cpu: (!span.beside.is_empty()).then_some(beside_cpu),
+            latencies: self.latencies.borrow().clone(),
+            ..Report::default()
+        })
     }
 
     /// Waits until `missing` says that nothing is, or for 5 s, and adds what is missing then, and the errors of the
@@ -91,6 +112,22 @@ impl Meter {
     }
 }
 
+/// A measurement under way: what was counted when it began.
+#[derive(Debug)]
+pub struct Span {
+    start: Instant,
+    operations: u64,
+    server: Process,
+    cpu: Duration,
+    load_cpu: Duration,
+    beside: Vec<Process>,
+    beside_cpu: Duration,
+}
+
+fn total_cpu(processes: &[Process]) -> io::Result<Duration> {
+    processes.iter().map(Process::cpu).sum()
+}
+
 /// What came of a measurement.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -102,6 +139,8 @@ pub struct Report {
     pub cpu: Duration,
     /// The CPU time the generator took for it.
     pub load_cpu: Duration,
+    /// The CPU time of the processes beside the server, as its databases, if there are any.
+    pub beside_cpu: Option<Duration>,
     /// Microseconds waited.
     pub latencies: Histogram<u64>,
     /// The server's memory in KiB without and with a number of connections.
@@ -132,7 +171,8 @@ impl Default for Report {
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
             load_cpu: Duration::ZERO,
-            latencies: Histogram::new(LATENCY_DIGITS).expect("as many digits as it can"),
+            beside_cpu: None,
+            latencies: latencies(),
             memory: None,
             lost: 0,
             errors: 0,
@@ -142,6 +182,11 @@ impl Default for Report {
 }
 
 impl Report {
+    /// Whether there was nothing to measure.
+    pub fn is_empty(&self) -> bool {
+        self.operations == 0 && self.memory.is_none()
+    }
+
     /// The report as an object; what the mode has not measured is left out.
     pub fn to_json(&self, mode: &str, options: &Options) -> Value {
         let seconds = self.elapsed.as_secs_f64();
@@ -158,7 +203,11 @@ impl Report {
         if self.operations > 0 {
             report["operations"] = self.operations.into();
             report["per_second"] = round(self.operations as f64 / seconds).into();
-            report["cpu_us_per_op"] = round(self.cpu.as_secs_f64() * 1e6 / self.operations as f64).into();
+            let per_operation = |cpu: Duration| round(cpu.as_secs_f64() * 1e6 / self.operations as f64);
+            report["cpu_us_per_op"] = per_operation(self.cpu).into();
+            if let Some(cpu) = self.beside_cpu {
+                report["extra_cpu_us_per_op"] = per_operation(cpu).into();
+            }
         }
         if let Some(Memory { before, after, connections }) = self.memory {
             let per_connection = round((after as f64 - before as f64) / connections as f64);
@@ -177,6 +226,11 @@ impl Report {
     }
 }
 
+/// An empty histogram of microseconds.
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_MAX_MICROS, 3).expect("bounds and digits that it takes")
+}
+
 /// Rounds to what a measurement of a few seconds can tell.
 pub fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
@@ -187,7 +241,8 @@ pub fn progress(message: impl Display) {
     let _ = writeln!(io::stderr(), "{message}"); // with standard error closed there is nobody to tell
 }
 
-const LATENCY_DIGITS: u8 = 3;
+/// Longer than anything is waited for.
+const LATENCY_MAX_MICROS: u64 = 60_000_000;
 
 /// What a broken server does it does often.
 const ERRORS_SHOWN: u64 = 5;

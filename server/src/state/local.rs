@@ -1,8 +1,8 @@
 //! The realtime state in this process.
 //!
 //! Each room is behind a lock of its own, loaded when it is first wanted and dropped once it has been empty for a while.
-//! A durable command is handled on a clone, written, and only then takes the place of the room; everything else happens
-//! in place, and what is to be written goes to a backlog that is flushed a moment later. One task waits for all rooms'
+//! A durable command is handled and written before anybody hears of it, and taken back if it cannot be written; what
+//! everything else changes goes to a backlog that is flushed a moment later. One task waits for all rooms'
 //! deadlines. A store that hangs stops the room's waiting command only once: from then on durable commands fail at once,
 //! until the store answers a ping, and playback goes on meanwhile.
 
@@ -297,18 +297,22 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         result
     }
 
-    /// Handles a command on a clone, writes what it changes, and puts the clone in the room's place. Returns what is to
-    /// be published.
+    /// Handles a command, writes what it changes, and takes it back if that fails. Returns what is to be published.
     async fn handle_durably(&self, held: &mut Held, command: Command) -> Result<Vec<Effect>, Refusal> {
         self.catch_up(held);
         self.reschedule(held);
         let arriving = if let Command::Join(join) = &command { Some(join.connection) } else { None };
-        let mut next = held.live.room.clone();
-        next.handle(command, self.clock.now_ms())?;
-        let (changes, effects) = split(drain(&mut next));
+        let room = &mut held.live.room;
+        room.mark();
+        if let Err(refusal) = room.handle(command, self.clock.now_ms()) {
+            room.keep();
+            return Err(refusal);
+        }
+        let (changes, effects) = split(drain(room));
         let (mut batch, mark) = held.live.backlog.snapshot();
         batch.extend_from_slice(&changes);
         if let Err(fault) = self.write(&held.cell, self.store.apply(batch)).await {
+            held.live.room.revert();
             if fault.may_have_happened() {
                 self.undo(held, &changes);
             }
@@ -318,10 +322,11 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         let arrives =
             |connection| self.publisher.is_open(connection) && self.connections.arrive(connection, &held.cell);
         if !arriving.is_none_or(arrives) {
+            held.live.room.revert();
             self.undo(held, &changes);
             return Err(Refusal::new(ErrorCode::Unavailable, "the connection has ended"));
         }
-        held.live.room = next;
+        held.live.room.keep();
         Ok(effects)
     }
 

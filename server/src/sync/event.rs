@@ -4,9 +4,12 @@
 //! a room is the room's business. A field that may be left out may also be `null`, except where `null` has a meaning;
 //! fields nobody knows are ignored. A refusal names the field and what it allows, never what the peer sent.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::sync::{Arc, OnceLock};
+use std::{borrow::Cow, fmt};
 
+use serde::ser::Error;
 use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::playback::{PlaybackState, plain_number};
 use super::rows::{ParticipantRow, PlaybackControl, Role, RoomRow, WaitFor};
@@ -323,7 +326,14 @@ pub struct ParticipantView {
     pub row: Arc<ParticipantRow>,
     /// Whether a connection is in the seat, or its grace runs.
     pub online: bool,
+    /// What it looks like on the wire.
+    pub look: Look,
 }
+
+/// The text of a participant, written when it is first wanted. Clones are of the same participant at the same time, so
+/// that one is told of to thousands and written once.
+#[derive(Clone, Default)]
+pub struct Look(Arc<OnceLock<Box<RawValue>>>);
 
 /// Writes a time as RFC 3339 in UTC with exactly three fractional digits; one past the calendar's end, as that end.
 pub fn iso(unix_ms: i64) -> String {
@@ -388,6 +398,9 @@ impl Serialize for ParticipantView {
             joined_at: String,
             online: bool,
         }
+        if let Some(text) = self.look.0.get() {
+            return text.serialize(serializer);
+        }
         let row = &*self.row;
         let participant = RoomParticipant {
             id: &row.id,
@@ -400,7 +413,32 @@ impl Serialize for ParticipantView {
             joined_at: iso(row.joined_at_ms),
             online: self.online,
         };
-        participant.serialize(serializer)
+        let text = to_raw_value(&participant).map_err(S::Error::custom)?;
+        self.look.0.get_or_init(|| text).serialize(serializer)
+    }
+}
+
+impl Look {
+    /// Whether this is a clone of the other.
+    #[cfg(test)]
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+// It is made from what stands beside it.
+impl PartialEq for Look {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Look {}
+
+// It has the names of people in it.
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
     }
 }
 
@@ -447,7 +485,7 @@ mod tests {
             joined_at_ms: 1_700_000_000_120,
             resume_hash: [7; 32],
         };
-        ParticipantView { row: Arc::new(row), online: true }
+        ParticipantView { row: Arc::new(row), online: true, look: Look::default() }
     }
 
     fn state() -> PlaybackState {
@@ -507,7 +545,7 @@ mod tests {
         let mut row = (*guest().row).clone();
         (row.user_id, row.username, row.guest_name) = (Some("ann".into()), Some("Ann".into()), None);
         row.role = Role::Owner;
-        let json = to_value(ParticipantView { row: Arc::new(row), online: false }).unwrap();
+        let json = to_value(ParticipantView { row: Arc::new(row), online: false, look: Look::default() }).unwrap();
         assert_eq!(
             (&json["userId"], &json["username"], &json["role"]),
             (&json!("ann"), &json!("Ann"), &json!("owner"))

@@ -4,8 +4,9 @@
 //! connections as numbers only. The shell hands it a command and the time, and then carries out the effects in order:
 //!
 //! 1. [`Effect::Persist`] is a change of the durable rows, and comes ahead of what must not be seen before it is durable.
-//!    A shell that cannot make it handles the command on a clone and throws that away. For a leave, a lost connection or
-//!    a timeout it is a fact to be written down when possible: the one who left does not come back for a slow store.
+//!    A shell sets a [mark](Room::mark) before the command, and goes back to it if it cannot make the change. For a leave,
+//!    a lost connection or a timeout it is a fact to be written down when possible: the one who left does not come back
+//!    for a slow store.
 //! 2. The others reach sockets. From [`Effect::Admit`] to [`Effect::Remove`] a connection gets what is sent to
 //!    [`Audience::All`]; its [`Effect::State`] follows its `Admit` at once, so nothing comes before `room:state`.
 //!
@@ -34,6 +35,7 @@ mod command;
 mod join;
 mod owner;
 mod seat;
+mod seats;
 mod settings;
 mod steering;
 #[cfg(test)]
@@ -42,23 +44,35 @@ mod tests;
 pub use command::{Audience, Command, ConnectionId, Editor, Effect, Identity, Join, ResumeToken, RoomPatch};
 use owner::Ownership;
 use seat::{Presence, Seat};
+use seats::{SeatKey, Seats};
 
 /// A room, its participants and its playback; see the [module](self) for how it is driven.
 ///
-/// Times are Unix milliseconds and must not go back from one command to the next. A clone shares the rows, so it costs
-/// about a reference count per participant.
+/// Times are Unix milliseconds and must not go back from one command to the next. What a command costs does not grow with
+/// the room, but for what it tells: `room:state` has everybody in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Room {
     row: Arc<RoomRow>,
     options: RoomOptions,
-    /// Longest present first.
-    seats: Vec<Seat>,
+    seats: Seats,
     owner: Ownership,
-    playback: Option<Timeline>,
+    playback: Option<Arc<Timeline>>,
     sequence: u64,
     sequence_limit: u64,
     closed: bool,
     effects: VecDeque<Effect>,
+    mark: Option<Box<Mark>>,
+}
+
+/// What a room was, but for its seats, which have a journal of their own.
+#[derive(Debug, Clone, PartialEq)]
+struct Mark {
+    row: Arc<RoomRow>,
+    owner: Ownership,
+    playback: Option<Arc<Timeline>>,
+    sequence: u64,
+    sequence_limit: u64,
+    closed: bool,
 }
 
 /// The waits that rule a room.
@@ -93,17 +107,54 @@ impl Room {
         let mut participants = participants;
         participants.sort_by(|a, b| (a.joined_at_ms, &a.id).cmp(&(b.joined_at_ms, &b.id)));
         let sequence = playback.as_ref().map_or(0, |stored| stored.sequence.max(stored.sequence_limit));
+        let mut seats = Seats::default();
+        for row in participants {
+            seats.push(Seat::offline(row, grace_until_ms));
+        }
         Self {
             row: Arc::new(row),
             options,
-            seats: participants.into_iter().map(|row| Seat::offline(row, grace_until_ms)).collect(),
+            seats,
             owner: Ownership::Absent { since_ms: now_ms },
-            playback: playback.and_then(|stored| stored.state).map(Timeline::new),
+            playback: playback.and_then(|stored| stored.state).map(|state| Arc::new(Timeline::new(state))),
             sequence,
             sequence_limit: sequence,
             closed: false,
             effects: VecDeque::new(),
+            mark: None,
         }
+    }
+
+    /// Notes what the room is, so that [`revert`](Self::revert) can bring it back.
+    ///
+    /// This costs the same whatever the size of the room; from then on a change of a seat costs a little more.
+    pub fn mark(&mut self) {
+        self.seats.mark();
+        self.mark = Some(Box::new(Mark {
+            row: Arc::clone(&self.row),
+            owner: self.owner.clone(),
+            playback: self.playback.clone(),
+            sequence: self.sequence,
+            sequence_limit: self.sequence_limit,
+            closed: self.closed,
+        }));
+    }
+
+    /// Forgets the mark: what has happened since stays.
+    pub fn keep(&mut self) {
+        self.seats.keep();
+        self.mark = None;
+    }
+
+    /// Brings the room back to what it was at the mark, and forgets it: what has happened since has not. Effects that
+    /// were not polled are gone. Without a mark nothing happens.
+    pub fn revert(&mut self) {
+        let Some(mark) = self.mark.take() else { return };
+        let Mark { row, owner, playback, sequence, sequence_limit, closed } = *mark;
+        (self.row, self.owner, self.playback) = (row, owner, playback);
+        (self.sequence, self.sequence_limit, self.closed) = (sequence, sequence_limit, closed);
+        self.seats.revert();
+        self.effects.clear();
     }
 
     /// Carries out a command at `now_ms`.
@@ -149,14 +200,13 @@ impl Room {
 
     /// When to send [`Command::Timeout`] at the latest; none once the room is closed.
     ///
-    /// It changes with every command. Asking costs a look at every seat.
+    /// It changes with every command.
     pub fn poll_timeout(&self) -> Option<i64> {
         if self.closed {
             return None;
         }
-        let graces = self.seats.iter().filter_map(Seat::grace_until);
-        let handover = self.handover_at();
-        graces.chain(handover).chain([self.row.expires_at_ms]).min()
+        let others = [self.seats.next_grace(), self.handover_at()];
+        others.into_iter().flatten().chain([self.row.expires_at_ms]).min()
     }
 
     /// The room's row as it is now.
@@ -238,44 +288,40 @@ impl Room {
     }
 
     fn leave(&mut self, connection: ConnectionId, now_ms: i64) -> Result<(), Refusal> {
-        let index = self.seat_of(connection)?;
-        self.vacate(index, LeftReason::Leave, now_ms);
+        let key = self.seat_of(connection)?;
+        self.vacate(key, LeftReason::Leave, now_ms);
         Ok(())
     }
 
     /// Takes note of a connection's end; one whose seat was taken over is nobody's by now.
     fn disconnected(&mut self, connection: ConnectionId, deliberate: bool, now_ms: i64) {
-        let Ok(index) = self.seat_of(connection) else { return };
+        let Ok(key) = self.seat_of(connection) else { return };
         if deliberate {
-            return self.vacate(index, LeftReason::Disconnect, now_ms);
+            return self.vacate(key, LeftReason::Disconnect, now_ms);
         }
-        self.seats[index].presence = Presence::Offline { until_ms: now_ms + self.options.grace_ms };
+        let until_ms = now_ms + self.options.grace_ms;
+        self.seats.change(key, |seat| seat.presence = Presence::Offline { until_ms });
         self.emit(Effect::Remove { connection });
-        let participant = self.seats[index].view();
+        let participant = self.seats[key].view();
         self.tell_all(ServerEvent::ParticipantUpdated { participant });
         self.settle_owner(now_ms);
     }
 
     fn end_graces(&mut self, now_ms: i64) {
-        let mut index = 0;
-        while index < self.seats.len() {
-            if self.seats[index].grace_is_over(now_ms) {
-                self.remove_seat(index, LeftReason::Timeout);
-            } else {
-                index += 1;
-            }
+        for key in self.seats.given_up(now_ms) {
+            self.remove_seat(key, LeftReason::Timeout);
         }
         self.settle_owner(now_ms);
     }
 
     /// Ends a seat whose participant is gone, and sees who owns the room without them.
-    fn vacate(&mut self, index: usize, reason: LeftReason, now_ms: i64) {
-        self.remove_seat(index, reason);
+    fn vacate(&mut self, key: SeatKey, reason: LeftReason, now_ms: i64) {
+        self.remove_seat(key, reason);
         self.settle_owner(now_ms);
     }
 
-    fn remove_seat(&mut self, index: usize, reason: LeftReason) {
-        let seat = self.seats.remove(index);
+    fn remove_seat(&mut self, key: SeatKey, reason: LeftReason) {
+        let Some(seat) = self.seats.remove(key) else { return };
         self.emit(Effect::Persist(RowChange::RemoveParticipant(seat.row.id.clone())));
         if let Some(connection) = seat.connection() {
             self.emit(Effect::Remove { connection });
@@ -295,7 +341,7 @@ impl Room {
         self.closed = true;
         self.emit(Effect::Persist(RowChange::RemoveRoom(self.row.id.clone())));
         self.tell_all(ServerEvent::RoomClosed { reason });
-        for seat in std::mem::take(&mut self.seats) {
+        for seat in self.seats.clear() {
             if let Some(connection) = seat.connection() {
                 self.emit(Effect::Remove { connection });
             }
@@ -313,19 +359,17 @@ impl Room {
     }
 
     /// The seat a connection is in.
-    fn seat_of(&self, connection: ConnectionId) -> Result<usize, Refusal> {
-        let index = self.seats.iter().position(|seat| seat.connection() == Some(connection));
-        index.ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "you are not in a room"))
+    fn seat_of(&self, connection: ConnectionId) -> Result<SeatKey, Refusal> {
+        self.seats.of_connection(connection).ok_or_else(|| Refusal::new(ErrorCode::NotInRoom, "you are not in a room"))
     }
 
     /// The seat others know by this name.
-    fn seat_named(&self, oder_id: &str) -> Result<usize, Refusal> {
-        let index = self.seats.iter().position(|seat| seat.row.oder_id == oder_id);
-        index.ok_or_else(|| Refusal::invalid("oderId must name a participant of this room"))
+    fn seat_named(&self, oder_id: &str) -> Result<SeatKey, Refusal> {
+        self.seats.of_oder_id(oder_id).ok_or_else(|| Refusal::invalid("oderId must name a participant of this room"))
     }
 
-    fn is_owner(&self, index: usize) -> bool {
-        self.seats[index].row.role == Role::Owner
+    fn is_owner(&self, key: SeatKey) -> bool {
+        self.seats[key].row.role == Role::Owner
     }
 
     fn emit(&mut self, effect: Effect) {

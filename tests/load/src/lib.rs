@@ -6,10 +6,15 @@
 //!
 //! All of a generator runs on one thread, so that one core is what it takes, and cells are all its tasks need to count.
 
+pub mod avalanche;
 pub mod cast;
+pub mod churn;
 pub mod client;
 pub mod echo;
+pub mod http;
 pub mod idle;
 pub mod options;
+pub mod polling;
 pub mod proc;
 pub mod report;
+pub mod room;

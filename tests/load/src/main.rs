@@ -7,15 +7,19 @@ use clap::Command;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use syncwatch_load::options::Options;
 use syncwatch_load::report::{Report, progress};
-use syncwatch_load::{cast, echo, idle};
+use syncwatch_load::{avalanche, cast, churn, echo, idle, polling, room};
 use tokio::runtime::{Builder, LocalOptions};
 
 /// Measures once.
 async fn run(mode: &str, options: &Options) -> io::Result<Report> {
     match mode {
+        avalanche::NAME => avalanche::run(options).await,
         cast::NAME => cast::run(options).await,
+        churn::NAME => churn::run(options).await,
         echo::NAME => echo::run(options).await,
         idle::NAME => idle::run(options).await,
+        polling::NAME => polling::run(options).await,
+        room::NAME => room::run(options).await,
         unknown => Err(io::Error::other(format!("no mode {unknown}"))),
     }
 }
@@ -25,7 +29,7 @@ fn command() -> Command {
         .about("Measures a Socket.IO server; progress goes to standard error, the figures as JSON to standard output")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([cast::command(), echo::command(), idle::command()])
+        .subcommands([cast::command(), churn::command(), echo::command(), idle::command(), polling::command()])
 }
 
 /// Allows as many open files as the system lets us have.
@@ -43,6 +47,9 @@ fn measure() -> io::Result<()> {
     // One thread for all, so that the generator takes one core at most.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let report = runtime.block_on(run(&mode, &options))?;
+    if report.is_empty() {
+        return Err(io::Error::other("the server did nothing that could be measured"));
+    }
     writeln!(io::stdout(), "{}", report.to_json(&mode, &options))
 }
 

@@ -91,6 +91,11 @@ impl Options {
         Process::new(*self.0.get_one("pid").expect("it is required"))
     }
 
+    /// An option that takes any number, if it is given.
+    pub fn float(&self, name: &str) -> Option<f64> {
+        self.0.get_one(name).copied()
+    }
+
     /// The processes beside the server.
     pub fn beside(&self) -> Vec<Process> {
         let pids = self.0.try_get_many::<u32>(BESIDE).ok().flatten();

@@ -51,6 +51,16 @@ impl Process {
         Ok(kib)
     }
 
+    /// How many files the process may have open; none where there is no limit.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn open_files(&self) -> io::Result<Option<u64>> {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid))?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap_or_default();
+        Ok(line.split_whitespace().next().and_then(|soft| soft.parse().ok()))
+    }
+
     /// The process and all that descend from it.
     fn family(&self) -> io::Result<Vec<u32>> {
         let processes = fs::read_dir("/proc")?

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
-use super::{Audience, Effect, Identity, Join, Room, Seat};
+use super::{Audience, Effect, Identity, Join, Room, Seat, SeatKey};
 use crate::sync::event::{ErrorCode, LeftReason, Refusal, SelfView, ServerEvent};
 use crate::sync::rows::{ParticipantRow, Role, RowChange};
 
@@ -14,13 +12,13 @@ impl Room {
         if self.seat_of(join.connection).is_ok() {
             return Err(Refusal::new(ErrorCode::AlreadyInRoom, "you are in this room already"));
         }
-        if let Some(index) = self.resumable(&join, now_ms) {
-            self.resume(index, join, now_ms);
+        if let Some(key) = self.resumable(&join, now_ms) {
+            self.resume(key, join, now_ms);
         } else {
             self.check_password(&join)?;
             match join.identity {
-                Identity::User { ref user_id, .. } => match self.seat_of_user(user_id) {
-                    Some(index) => self.replace(index, join, now_ms),
+                Identity::User { ref user_id, .. } => match self.seats.of_user(user_id) {
+                    Some(key) => self.replace(key, join, now_ms),
                     None => self.enter(join, now_ms)?,
                 },
                 Identity::Guest { name: Some(_) } => self.enter(join, now_ms)?,
@@ -34,12 +32,10 @@ impl Room {
     }
 
     /// The seat the token shown brings back: the very one it was made for, for who it was made for, and in time.
-    fn resumable(&self, join: &Join, now_ms: i64) -> Option<usize> {
-        let shown = join.resume_hash?;
-        // In constant time, so that how long a wrong token takes says nothing about the stored hashes.
-        let index = self.seats.iter().position(|seat| bool::from(seat.row.resume_hash.ct_eq(&shown)))?;
-        let seat = &self.seats[index];
-        (seat.suits(&join.identity) && !seat.grace_is_over(now_ms)).then_some(index)
+    fn resumable(&self, join: &Join, now_ms: i64) -> Option<SeatKey> {
+        let key = self.seats.of_resume_hash(join.resume_hash.as_ref()?)?;
+        let seat = &self.seats[key];
+        (seat.suits(&join.identity) && !seat.grace_is_over(now_ms)).then_some(key)
     }
 
     fn check_password(&self, join: &Join) -> Result<(), Refusal> {
@@ -47,10 +43,6 @@ impl Room {
             return Ok(());
         }
         Err(Refusal::new(ErrorCode::InvalidPassword, "the password is wrong, or missing"))
-    }
-
-    fn seat_of_user(&self, user_id: &str) -> Option<usize> {
-        self.seats.iter().position(|seat| seat.row.user_id.as_deref() == Some(user_id))
     }
 
     /// Gives a new participant a seat of its own.
@@ -80,52 +72,52 @@ impl Room {
             resume_hash: join.token.hash,
         });
         self.emit(Effect::Persist(RowChange::UpsertParticipant((*row).clone())));
-        self.seats.push(Seat::online(row, join.connection));
-        self.admit(self.seats.len() - 1, join.token.text, now_ms);
-        let participant = self.seats[self.seats.len() - 1].view();
+        let key = self.seats.push(Seat::online(row, join.connection));
+        self.admit(key, join.token.text, now_ms);
+        let participant = self.seats[key].view();
         self.tell_others(join.connection, ServerEvent::ParticipantJoined { participant });
         Ok(())
     }
 
     /// Brings back a participant whose connection was lost, or is about to be found lost.
-    fn resume(&mut self, index: usize, join: Join, now_ms: i64) {
-        let was_online = self.seats[index].connection().is_some();
-        let mut row = (*self.seats[index].row).clone();
+    fn resume(&mut self, key: SeatKey, join: Join, now_ms: i64) {
+        let was_online = self.seats[key].connection().is_some();
+        let mut row = (*self.seats[key].row).clone();
         row.resume_hash = join.token.hash;
-        self.hand_over(index, row, &join, now_ms);
+        self.hand_over(key, row, &join, now_ms);
         if !was_online {
-            let participant = self.seats[index].view();
+            let participant = self.seats[key].view();
             self.tell_others(join.connection, ServerEvent::ParticipantUpdated { participant });
         }
     }
 
     /// Gives the seat of a user to their next connection, which is somebody new to the others.
-    fn replace(&mut self, index: usize, join: Join, now_ms: i64) {
-        let mut row = (*self.seats[index].row).clone();
+    fn replace(&mut self, key: SeatKey, join: Join, now_ms: i64) {
+        let mut row = (*self.seats[key].row).clone();
         let left = std::mem::replace(&mut row.oder_id, join.oder_id.clone());
         row.resume_hash = join.token.hash;
         if let Identity::User { username: Some(username), .. } = &join.identity {
             row.username = Some(username.clone());
         }
-        self.hand_over(index, row, &join, now_ms);
+        self.hand_over(key, row, &join, now_ms);
         self.tell_others(join.connection, ServerEvent::ParticipantLeft { oder_id: left, reason: LeftReason::Replaced });
-        let participant = self.seats[index].view();
+        let participant = self.seats[key].view();
         self.tell_others(join.connection, ServerEvent::ParticipantJoined { participant });
     }
 
     /// Puts a connection in a seat that exists, and the one that may still be there out of it.
-    fn hand_over(&mut self, index: usize, row: ParticipantRow, join: &Join, now_ms: i64) {
+    fn hand_over(&mut self, key: SeatKey, row: ParticipantRow, join: &Join, now_ms: i64) {
         self.emit(Effect::Persist(RowChange::UpsertParticipant(row.clone())));
-        if let Some(old) = self.seats[index].connection() {
+        if let Some(old) = self.seats[key].connection() {
             self.send_off(old, Some("replaced".into()));
         }
-        self.seats[index].take_over(Arc::new(row), join.connection);
-        self.admit(index, join.token.text.clone(), now_ms);
+        self.seats.change(key, |seat| seat.take_over(Arc::new(row), join.connection));
+        self.admit(key, join.token.text.clone(), now_ms);
     }
 
     /// Lets the connection of a seat hear the room, `room:state` first.
-    fn admit(&mut self, index: usize, token: String, now_ms: i64) {
-        let seat = &self.seats[index];
+    fn admit(&mut self, key: SeatKey, token: String, now_ms: i64) {
+        let seat = &self.seats[key];
         let Some(connection) = seat.connection() else { return };
         let own = SelfView { oder_id: seat.row.oder_id.clone(), resume_token: token };
         let state = Arc::new(self.snapshot(own, now_ms));

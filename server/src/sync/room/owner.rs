@@ -5,7 +5,7 @@
 //! that nobody can take a room away from its owner by outwaiting them. Who stands in keeps the part through a lost
 //! connection's grace, and loses it to the owner only.
 
-use super::{ConnectionId, Effect, Room, Seat};
+use super::{ConnectionId, Effect, Room, Seat, SeatKey};
 use crate::sync::event::{ErrorCode, OwnerChange, Refusal, ServerEvent};
 use crate::sync::rows::{PlaybackControl, Role, RowChange};
 
@@ -20,8 +20,8 @@ pub(super) enum Ownership {
     Vacant,
     /// A stand-in.
     Acting {
-        /// The stand-in's participant row.
-        participant_id: String,
+        /// The stand-in's seat.
+        key: SeatKey,
         /// The name others were told.
         oder_id: String,
     },
@@ -30,10 +30,9 @@ pub(super) enum Ownership {
 impl Room {
     /// Finds out who has the owner's part, now that somebody came or went or time has passed, and tells of a change.
     pub(super) fn settle_owner(&mut self, now_ms: i64) {
-        if let Some(owner) = self.seats.iter().find(|seat| seat.row.role == Role::Owner && seat.connection().is_some())
-        {
-            let oder_id = owner.row.oder_id.clone();
+        if let Some(owner) = self.owner_online() {
             if let Ownership::Acting { .. } = std::mem::replace(&mut self.owner, Ownership::Present) {
+                let oder_id = self.seats[owner].row.oder_id.clone();
                 let owner_id = self.row.owner_id.clone();
                 self.tell_all(ServerEvent::OwnerChanged { owner_id, oder_id, reason: OwnerChange::Returned });
             }
@@ -45,14 +44,12 @@ impl Room {
         if self.handover_at().is_some_and(|due_ms| now_ms < due_ms) {
             return;
         }
-        let next = self.acting().or_else(|| {
-            self.seats.iter().find(|seat| seat.row.role == Role::Participant && seat.connection().is_some())
-        });
-        let Some(next) = next else {
+        let Some(key) = self.acting_key().or_else(|| self.seats.first_stand_in()) else {
             self.owner = Ownership::Vacant;
             return;
         };
-        let acting = Ownership::Acting { participant_id: next.row.id.clone(), oder_id: next.row.oder_id.clone() };
+        let next = &self.seats[key];
+        let acting = Ownership::Acting { key, oder_id: next.row.oder_id.clone() };
         if self.owner != acting {
             // Only users have this role, so the id is there.
             let owner_id = next.row.user_id.clone().unwrap_or_default();
@@ -70,41 +67,50 @@ impl Room {
         }
     }
 
+    fn owner_online(&self) -> Option<SeatKey> {
+        let key = self.seats.of_user(&self.row.owner_id)?;
+        (self.is_owner(key) && self.seats[key].is_online()).then_some(key)
+    }
+
     /// The stand-in's seat.
     pub(super) fn acting(&self) -> Option<&Seat> {
-        match &self.owner {
-            Ownership::Acting { participant_id, .. } => self.seats.iter().find(|seat| seat.row.id == *participant_id),
+        self.seats.get(self.acting_key()?)
+    }
+
+    fn acting_key(&self) -> Option<SeatKey> {
+        match self.owner {
+            Ownership::Acting { key, .. } => self.seats.get(key).map(|_| key),
             Ownership::Present | Ownership::Absent { .. } | Ownership::Vacant => None,
         }
     }
 
     /// Whether a seat has the owner's part, by right or for the time being.
-    fn presides(&self, index: usize) -> bool {
-        self.is_owner(index) || self.acting().is_some_and(|seat| seat.row.id == self.seats[index].row.id)
+    fn presides(&self, key: SeatKey) -> bool {
+        self.is_owner(key) || self.acting_key() == Some(key)
     }
 
     /// The seat of a connection that may grant and kick.
-    pub(super) fn presiding(&self, connection: ConnectionId) -> Result<usize, Refusal> {
-        let index = self.seat_of(connection)?;
-        if self.presides(index) { Ok(index) } else { Err(not_the_owner()) }
+    pub(super) fn presiding(&self, connection: ConnectionId) -> Result<SeatKey, Refusal> {
+        let key = self.seat_of(connection)?;
+        if self.presides(key) { Ok(key) } else { Err(not_the_owner()) }
     }
 
     /// The seat of a connection that may change and hand over the room.
-    pub(super) fn owning(&self, connection: ConnectionId) -> Result<usize, Refusal> {
-        let index = self.seat_of(connection)?;
-        if self.is_owner(index) { Ok(index) } else { Err(not_the_owner()) }
+    pub(super) fn owning(&self, connection: ConnectionId) -> Result<SeatKey, Refusal> {
+        let key = self.seat_of(connection)?;
+        if self.is_owner(key) { Ok(key) } else { Err(not_the_owner()) }
     }
 
     /// The seat of a connection that may control playback.
-    pub(super) fn controlling(&self, connection: ConnectionId) -> Result<usize, Refusal> {
-        let index = self.seat_of(connection)?;
-        let row = &self.seats[index].row;
+    pub(super) fn controlling(&self, connection: ConnectionId) -> Result<SeatKey, Refusal> {
+        let key = self.seat_of(connection)?;
+        let row = &self.seats[key].row;
         let may = match self.row.playback_control {
-            PlaybackControl::OwnerOnly => self.presides(index),
+            PlaybackControl::OwnerOnly => self.presides(key),
             PlaybackControl::All => row.role != Role::Guest,
-            PlaybackControl::Selected => row.can_control || self.presides(index),
+            PlaybackControl::Selected => row.can_control || self.presides(key),
         };
-        if may { Ok(index) } else { Err(Refusal::new(ErrorCode::Unauthorized, "you may not control playback")) }
+        if may { Ok(key) } else { Err(Refusal::new(ErrorCode::Unauthorized, "you may not control playback")) }
     }
 
     pub(super) fn transfer(&mut self, connection: ConnectionId, oder_id: &str, now_ms: i64) -> Result<(), Refusal> {
@@ -124,8 +130,8 @@ impl Room {
         self.change_seat(new, |row| (row.role, row.can_control) = (Role::Owner, true));
         let oder_id = oder_id.to_owned();
         self.tell_all(ServerEvent::OwnerChanged { owner_id, oder_id, reason: OwnerChange::Transfer });
-        for index in [new, old] {
-            let participant = self.seats[index].view();
+        for key in [new, old] {
+            let participant = self.seats[key].view();
             self.tell_all(ServerEvent::ParticipantUpdated { participant });
         }
         self.settle_owner(now_ms);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ConnectionId, Identity};
-use crate::sync::event::ParticipantView;
+use crate::sync::event::{Look, ParticipantView};
 use crate::sync::rows::ParticipantRow;
 
 /// A participant of the room, online or in its grace.
@@ -15,6 +15,7 @@ pub(super) struct Seat {
     pub(super) one_way_ms: u32,
     /// When the last sync commands came, oldest first; allocated by the first one.
     recent: Option<Arc<Vec<i64>>>,
+    look: Look,
 }
 
 /// Whether a connection is in the seat.
@@ -26,15 +27,25 @@ pub(super) enum Presence {
 
 impl Seat {
     pub(super) fn online(row: Arc<ParticipantRow>, connection: ConnectionId) -> Self {
-        Self { row, presence: Presence::Online(connection), one_way_ms: 0, recent: None }
+        Self { row, presence: Presence::Online(connection), one_way_ms: 0, recent: None, look: Look::default() }
     }
 
     pub(super) fn offline(row: ParticipantRow, until_ms: i64) -> Self {
-        Self { row: Arc::new(row), presence: Presence::Offline { until_ms }, one_way_ms: 0, recent: None }
+        let presence = Presence::Offline { until_ms };
+        Self { row: Arc::new(row), presence, one_way_ms: 0, recent: None, look: Look::default() }
     }
 
     pub(super) fn view(&self) -> ParticipantView {
-        ParticipantView { row: Arc::clone(&self.row), online: self.connection().is_some() }
+        ParticipantView { row: Arc::clone(&self.row), online: self.is_online(), look: self.look.clone() }
+    }
+
+    /// Forgets what others saw of the seat; to be called when its row or its presence has changed.
+    pub(super) fn looks_different(&mut self) {
+        self.look = Look::default();
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        matches!(self.presence, Presence::Online(_))
     }
 
     pub(super) fn connection(&self) -> Option<ConnectionId> {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Audience, ConnectionId, Editor, Effect, Room, RoomPatch};
+use super::{Audience, ConnectionId, Editor, Effect, Room, RoomPatch, SeatKey};
 use crate::sync::event::{ErrorCode, LeftReason, Refusal, ServerEvent};
 use crate::sync::rows::{ParticipantRow, RowChange};
 
@@ -37,12 +37,12 @@ impl Room {
 
     pub(super) fn grant(&mut self, connection: ConnectionId, oder_id: &str, can_control: bool) -> Result<(), Refusal> {
         self.presiding(connection)?;
-        let index = self.seat_named(oder_id)?;
-        if self.is_owner(index) && !can_control {
+        let key = self.seat_named(oder_id)?;
+        if self.is_owner(key) && !can_control {
             return Err(Refusal::invalid("canControl must be true for the owner"));
         }
-        self.change_seat(index, |row| row.can_control = can_control);
-        let participant = self.seats[index].view();
+        self.change_seat(key, |row| row.can_control = can_control);
+        let participant = self.seats[key].view();
         self.tell_all(ServerEvent::ParticipantUpdated { participant });
         Ok(())
     }
@@ -55,14 +55,14 @@ impl Room {
         now_ms: i64,
     ) -> Result<(), Refusal> {
         let own = self.presiding(connection)?;
-        let index = self.seat_named(oder_id)?;
-        if index == own {
+        let key = self.seat_named(oder_id)?;
+        if key == own {
             return Err(Refusal::invalid("oderId must name another participant"));
         }
-        if self.is_owner(index) {
+        if self.is_owner(key) {
             return Err(Refusal::new(ErrorCode::Unauthorized, "nobody may kick the owner"));
         }
-        let seat = self.seats.remove(index);
+        let Some(seat) = self.seats.remove(key) else { return Ok(()) };
         self.emit(Effect::Persist(RowChange::RemoveParticipant(seat.row.id.clone())));
         if let Some(target) = seat.connection() {
             self.send_off(target, reason.map(Cow::Owned));
@@ -80,10 +80,8 @@ impl Room {
     }
 
     /// Changes a participant's row, here and in the store.
-    pub(super) fn change_seat(&mut self, index: usize, change: impl FnOnce(&mut ParticipantRow)) {
-        let row = Arc::make_mut(&mut self.seats[index].row);
-        change(row);
-        let row = row.clone();
+    pub(super) fn change_seat(&mut self, key: SeatKey, change: impl FnOnce(&mut ParticipantRow)) {
+        let row = self.seats.change_row(key, change);
         self.emit(Effect::Persist(RowChange::UpsertParticipant(row)));
     }
 }

@@ -3,7 +3,9 @@
 //! A sync command is checked for membership, permission, a source to act on, the participant's rate limit, and a sequence
 //! number to give it, in this order. Only a command that passes counts towards the limit.
 
-use super::{Audience, ConnectionId, Effect, Room, Seat};
+use std::sync::Arc;
+
+use super::{Audience, ConnectionId, Effect, Room, SeatKey};
 use crate::sync::event::{ErrorCode, Refusal, ServerEvent, SourceRequest, SyncCommand};
 use crate::sync::playback::{self, Motion, PlaybackState, Timeline};
 
@@ -14,8 +16,8 @@ impl Room {
         source: SourceRequest,
         now_ms: i64,
     ) -> Result<(), Refusal> {
-        let index = self.controlling(connection)?;
-        let sequence = self.next_sequence(index, now_ms)?;
+        let key = self.controlling(connection)?;
+        let sequence = self.next_sequence(key, now_ms)?;
         let state = PlaybackState {
             room_id: self.row.id.clone(),
             source_type: source.source_type,
@@ -26,7 +28,7 @@ impl Room {
             anchor_media_time_ms: source.start_media_time_ms.unwrap_or(0.0),
             sequence_number: sequence,
         };
-        self.playback = Some(Timeline::new(state.clone()));
+        self.playback = Some(Arc::new(Timeline::new(state.clone())));
         self.tell_all(ServerEvent::SyncState { state, server_time: now_ms });
         Ok(())
     }
@@ -38,13 +40,14 @@ impl Room {
         proposed_ms: Option<f64>,
         now_ms: i64,
     ) -> Result<(), Refusal> {
-        let index = self.controlling(connection)?;
+        let key = self.controlling(connection)?;
         if self.playback.is_none() {
             return Err(no_source());
         }
-        let sequence_number = self.next_sequence(index, now_ms)?;
-        let at_server_time = playback::effective_at(proposed_ms, now_ms, playback::lead_ms(self.slowest_one_way_ms()));
-        let Some(timeline) = &mut self.playback else { return Err(no_source()) };
+        let sequence_number = self.next_sequence(key, now_ms)?;
+        let at_server_time =
+            playback::effective_at(proposed_ms, now_ms, playback::lead_ms(self.seats.slowest_one_way_ms()));
+        let Some(timeline) = self.playback.as_mut().map(Arc::make_mut) else { return Err(no_source()) };
         timeline.apply(motion, at_server_time, now_ms, sequence_number);
         let state = timeline.state().clone();
         let command = match motion {
@@ -66,29 +69,23 @@ impl Room {
     }
 
     pub(super) fn measured(&mut self, connection: ConnectionId, round_trip_ms: u32) {
-        if let Ok(index) = self.seat_of(connection) {
-            self.seats[index].one_way_ms = round_trip_ms.div_ceil(2);
+        if let Ok(key) = self.seat_of(connection) {
+            self.seats.change(key, |seat| seat.one_way_ms = round_trip_ms.div_ceil(2));
         }
     }
 
     /// Counts a command of this seat and numbers it, if both its rate and the numbers left allow.
-    fn next_sequence(&mut self, index: usize, now_ms: i64) -> Result<u64, Refusal> {
-        let seat = &mut self.seats[index];
-        if let Some(wait_ms) = seat.must_wait_ms(now_ms) {
+    fn next_sequence(&mut self, key: SeatKey, now_ms: i64) -> Result<u64, Refusal> {
+        if let Some(wait_ms) = self.seats[key].must_wait_ms(now_ms) {
             let refusal = Refusal::new(ErrorCode::RateLimitExceeded, "too many sync commands");
             return Err(Refusal { retry_after_ms: Some(wait_ms), ..refusal });
         }
         if self.sequence >= self.sequence_limit {
             return Err(Refusal::new(ErrorCode::Unavailable, "the room cannot be changed now, try again"));
         }
-        seat.count_command(now_ms);
+        self.seats.change(key, |seat| seat.count_command(now_ms));
         self.sequence += 1;
         Ok(self.sequence)
-    }
-
-    fn slowest_one_way_ms(&self) -> u32 {
-        let online = self.seats.iter().filter(|seat| seat.connection().is_some());
-        online.map(|seat: &Seat| seat.one_way_ms).max().unwrap_or(0)
     }
 }
 

@@ -147,7 +147,14 @@ fn live(seed: u64, steps: u64) {
         let steers = matches!(command, Command::Source { .. } | Command::Steer { .. });
         let times_out = matches!(command, Command::Timeout);
         let before = room.clone();
+        let mut tried = room.clone();
+        tried.mark();
+        let tried_result = tried.handle(command.clone(), now);
+        tried.revert();
+        assert_eq!(tried, before, "what was taken back left something");
         let result = room.handle(command, now);
+        assert_eq!(result, tried_result);
+        assert!(room.seats.is_consistent());
         if result.is_err() {
             assert_eq!(room, before, "a refusal changed the room");
         } else {
@@ -184,6 +191,78 @@ fn live(seed: u64, steps: u64) {
             None => assert!(room.is_closed()),
         }
     }
+}
+
+#[test]
+fn many_commands_are_taken_back_at_once() {
+    for seed in 0..50 {
+        let mut dice = Dice(seed);
+        let mut scene = Scene::after(&[user(1, "ann"), guest(2, "Zoë"), user(3, "bob")]).watching();
+        scene.tell(lost(3));
+        let before = scene.room.clone();
+        scene.room.mark();
+        for number in 10..30 {
+            let command = match dice.below(6) {
+                0 => enter(showing(user(number, "bob"), "t3")),
+                1 => enter(user(number, ["bob", "cy", "dan"][dice.below(3) as usize])),
+                2 => lost(1 + dice.below(3)),
+                3 => kick(1, "o2"),
+                4 => transfer(1, "o3"),
+                _ => play(1),
+            };
+            let _maybe_refused = scene.room.handle(command, scene.now);
+            scene.later(1_000);
+        }
+        scene.room.revert();
+        assert_eq!(scene.room, before, "{seed}");
+        scene.room.revert();
+        assert_eq!(scene.room, before, "without a mark nothing happens");
+    }
+}
+
+/// Counted, since time would be another on every machine.
+#[test]
+fn what_a_command_changes_does_not_grow_with_the_room() {
+    let work = |people: u64| {
+        let mut scene = Scene::with(|row| row.max_participants = 10_000);
+        for number in 1..=people {
+            scene.tell(enter(guest(number, "Zoë")));
+        }
+        let commands = [enter(user(people + 1, "ann")), grant(people + 1, "o1", true), lost(1), kick(people + 1, "o2")];
+        let count = |command| {
+            scene.room.mark();
+            scene.room.handle(command, scene.now).unwrap();
+            let changes = scene.room.seats.changes();
+            scene.room.keep();
+            changes
+        };
+        commands.map(count)
+    };
+    assert_eq!(work(3), [1, 1, 1, 1]);
+    assert_eq!(work(1_000), [1, 1, 1, 1]);
+}
+
+#[test]
+fn a_participant_is_written_once_for_all_who_are_told() {
+    let mut scene = Scene::after(&[user(1, "ann"), guest(2, "Zoë")]);
+    let mut states = Vec::new();
+    for number in 3..=5 {
+        scene.room.handle(enter(guest(number, "Ida")), scene.now).unwrap();
+        states.extend(std::iter::from_fn(|| scene.room.poll_effect()).filter_map(|effect| match effect {
+            Effect::State { state, .. } => Some(state),
+            Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
+        }));
+    }
+    let texts: Vec<_> = states.iter().map(|state| serde_json::to_value(&**state).unwrap()).collect();
+    assert_eq!(texts[0]["participants"][0], texts[2]["participants"][0]);
+    assert!(states[0].participants[1].look.is_of(&states[2].participants[1].look));
+    // Who is seen in another way is written anew.
+    scene.tell(lost(2));
+    scene.tell(lost(5));
+    scene.room.handle(enter(showing(guest(6, "Ida"), "t5")), scene.now).unwrap();
+    let views: Vec<_> = scene.room.seats.iter().map(Seat::view).collect();
+    let online = |view: &ParticipantView| serde_json::to_value(view).unwrap()["online"].clone();
+    assert_eq!(views.iter().map(online).collect::<Vec<_>>(), [true, false, true, true, true]);
 }
 
 #[test]

@@ -1,0 +1,269 @@
+//! The seats of a room: in the order in which they were taken, and found by whatever names one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hash};
+use std::{borrow::Borrow, ops, sync::Arc};
+
+use rustc_hash::FxHashMap;
+
+use super::{ConnectionId, Seat};
+use crate::sync::rows::{ParticipantRow, Role};
+
+/// A seat for as long as the room is in memory, whoever is in it. A seat taken later has a higher one, and none is used
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SeatKey(u64);
+
+/// The seats of a room.
+///
+/// Finding, taking, changing and giving up a seat cost about the same in a room of ten and of ten thousand.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Seats {
+    /// Longest present first.
+    taken: BTreeMap<SeatKey, Seat>,
+    next: u64,
+    index: Index,
+    /// What each seat was before it changed, oldest change first; kept between `mark` and `keep` or `revert`.
+    journal: Option<Journal>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Journal {
+    next: u64,
+    changes: Vec<(SeatKey, Option<Seat>)>,
+}
+
+/// The ways to a seat.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Index {
+    by_connection: FxHashMap<ConnectionId, SeatKey>,
+    by_oder_id: FxHashMap<String, SeatKey>,
+    /// Users choose what they are called, hence the hash that cannot be guessed.
+    by_user: HashMap<String, SeatKey>,
+    by_resume_hash: FxHashMap<[u8; 32], SeatKey>,
+    /// The seats whose connection was lost, by the end of their grace.
+    graces: BTreeSet<(i64, SeatKey)>,
+    /// The users online who could stand in for the owner.
+    stand_ins: BTreeSet<SeatKey>,
+    /// How many of those online an event takes so many milliseconds to.
+    ways: BTreeMap<u32, usize>,
+}
+
+impl Seats {
+    pub(super) fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Seat> {
+        self.taken.values()
+    }
+
+    pub(super) fn get(&self, key: SeatKey) -> Option<&Seat> {
+        self.taken.get(&key)
+    }
+
+    pub(super) fn of_connection(&self, connection: ConnectionId) -> Option<SeatKey> {
+        self.index.by_connection.get(&connection).copied()
+    }
+
+    pub(super) fn of_oder_id(&self, oder_id: &str) -> Option<SeatKey> {
+        self.index.by_oder_id.get(oder_id).copied()
+    }
+
+    pub(super) fn of_user(&self, user_id: &str) -> Option<SeatKey> {
+        self.index.by_user.get(user_id).copied()
+    }
+
+    /// The seat that the token with this hash resumes. How long the search takes may tell something of the hash, but
+    /// nobody finds a token to a hash.
+    pub(super) fn of_resume_hash(&self, hash: &[u8; 32]) -> Option<SeatKey> {
+        self.index.by_resume_hash.get(hash).copied()
+    }
+
+    /// When the first grace ends.
+    pub(super) fn next_grace(&self) -> Option<i64> {
+        self.index.graces.first().map(|(until_ms, _)| *until_ms)
+    }
+
+    /// The seats whose grace is over, longest present first.
+    pub(super) fn given_up(&self, now_ms: i64) -> Vec<SeatKey> {
+        let over = self.index.graces.iter().take_while(|(until_ms, _)| *until_ms <= now_ms);
+        let mut over: Vec<_> = over.map(|(_, key)| *key).collect();
+        over.sort_unstable();
+        over
+    }
+
+    /// The user online, but for the owner, who has been here longest.
+    pub(super) fn first_stand_in(&self) -> Option<SeatKey> {
+        self.index.stand_ins.first().copied()
+    }
+
+    /// How long an event takes to the slowest of those online.
+    pub(super) fn slowest_one_way_ms(&self) -> u32 {
+        self.index.ways.last_key_value().map_or(0, |(one_way_ms, _)| *one_way_ms)
+    }
+
+    pub(super) fn push(&mut self, seat: Seat) -> SeatKey {
+        let key = SeatKey(self.next);
+        self.next += 1;
+        self.put(key, Some(seat));
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: SeatKey) -> Option<Seat> {
+        self.put(key, None)
+    }
+
+    /// Gives up all seats, and returns them.
+    pub(super) fn clear(&mut self) -> Vec<Seat> {
+        let keys: Vec<_> = self.taken.keys().copied().collect();
+        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    /// Changes who is in a seat, and how.
+    pub(super) fn change(&mut self, key: SeatKey, change: impl FnOnce(&mut Seat)) {
+        let Some(seat) = self.taken.get_mut(&key) else { return };
+        let old = seat.clone();
+        change(seat);
+        if !Arc::ptr_eq(&old.row, &seat.row) || old.is_online() != seat.is_online() {
+            seat.looks_different();
+        }
+        self.index.note(key, Some(&old), Some(seat));
+        if let Some(journal) = &mut self.journal {
+            journal.changes.push((key, Some(old)));
+        }
+    }
+
+    /// Changes the row of a participant, and returns it.
+    pub(super) fn change_row(&mut self, key: SeatKey, change: impl FnOnce(&mut ParticipantRow)) -> ParticipantRow {
+        self.change(key, |seat| change(Arc::make_mut(&mut seat.row)));
+        (*self[key].row).clone()
+    }
+
+    /// Begins to write down what changes. See [`revert`](Self::revert).
+    pub(super) fn mark(&mut self) {
+        self.journal = Some(Journal { next: self.next, changes: Vec::new() });
+    }
+
+    /// Forgets the mark.
+    pub(super) fn keep(&mut self) {
+        self.journal = None;
+    }
+
+    /// Takes back all changes since the mark; without one, nothing.
+    pub(super) fn revert(&mut self) {
+        let Some(journal) = self.journal.take() else { return };
+        for (key, seat) in journal.changes.into_iter().rev() {
+            self.put(key, seat);
+        }
+        self.next = journal.next;
+    }
+
+    /// How many changes there were since the mark.
+    #[cfg(test)]
+    pub(super) fn changes(&self) -> usize {
+        self.journal.as_ref().map_or(0, |journal| journal.changes.len())
+    }
+
+    /// Whether every way leads where it should, and no other is left.
+    #[cfg(test)]
+    pub(super) fn is_consistent(&self) -> bool {
+        let mut index = Index::default();
+        for (key, seat) in &self.taken {
+            index.note(*key, None, Some(seat));
+        }
+        index == self.index
+    }
+
+    fn put(&mut self, key: SeatKey, seat: Option<Seat>) -> Option<Seat> {
+        let old = self.taken.remove(&key);
+        self.index.note(key, old.as_ref(), seat.as_ref());
+        if let Some(seat) = seat {
+            self.taken.insert(key, seat);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.changes.push((key, old.clone()));
+        }
+        old
+    }
+}
+
+impl ops::Index<SeatKey> for Seats {
+    type Output = Seat;
+
+    fn index(&self, key: SeatKey) -> &Seat {
+        &self.taken[&key]
+    }
+}
+
+impl Index {
+    /// Leads all ways that led to the old seat to the new one.
+    fn note(&mut self, key: SeatKey, old: Option<&Seat>, new: Option<&Seat>) {
+        let connection = |seat: Option<&Seat>| seat.and_then(Seat::connection);
+        lead(&mut self.by_connection, key, connection(old).as_ref(), connection(new).as_ref());
+        if old.map(|seat| Arc::as_ptr(&seat.row)) != new.map(|seat| Arc::as_ptr(&seat.row)) {
+            let (old, new) = (old.map(|seat| &*seat.row), new.map(|seat| &*seat.row));
+            lead(&mut self.by_oder_id, key, old.map(|row| row.oder_id.as_str()), new.map(|row| row.oder_id.as_str()));
+            lead(
+                &mut self.by_user,
+                key,
+                old.and_then(|row| row.user_id.as_deref()),
+                new.and_then(|row| row.user_id.as_deref()),
+            );
+            lead(&mut self.by_resume_hash, key, old.map(|row| &row.resume_hash), new.map(|row| &row.resume_hash));
+        }
+        let grace = |seat: Option<&Seat>| seat.and_then(Seat::grace_until).map(|until_ms| (until_ms, key));
+        step(&mut self.graces, grace(old), grace(new));
+        let stand_in = |seat: Option<&Seat>| {
+            seat.filter(|seat| seat.is_online() && seat.row.role == Role::Participant).map(|_| key)
+        };
+        step(&mut self.stand_ins, stand_in(old), stand_in(new));
+        let way = |seat: Option<&Seat>| seat.filter(|seat| seat.is_online()).map(|seat| seat.one_way_ms);
+        self.count_ways(way(old), way(new));
+    }
+
+    fn count_ways(&mut self, old: Option<u32>, new: Option<u32>) {
+        if old == new {
+            return;
+        }
+        if let Some(count) = new.map(|ms| self.ways.entry(ms).or_default()) {
+            *count += 1;
+        }
+        if let Some(ms) = old
+            && let Some(count) = self.ways.get_mut(&ms)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.ways.remove(&ms);
+            }
+        }
+    }
+}
+
+/// Lets a new name, in place of the old one, lead to a seat.
+fn lead<Q, K, S>(names: &mut HashMap<K, SeatKey, S>, key: SeatKey, old: Option<&Q>, new: Option<&Q>)
+where
+    Q: ToOwned<Owned = K> + Hash + Eq + ?Sized,
+    K: Borrow<Q> + Hash + Eq,
+    S: BuildHasher,
+{
+    if old == new {
+        return;
+    }
+    if let Some(old) = old.filter(|old| names.get(old) == Some(&key)) {
+        names.remove(old);
+    }
+    if let Some(new) = new {
+        names.insert(new.to_owned(), key);
+    }
+}
+
+/// Puts a new entry in the place of the old one.
+fn step<T: Ord>(entries: &mut BTreeSet<T>, old: Option<T>, new: Option<T>) {
+    if old != new {
+        if let Some(old) = old {
+            entries.remove(&old);
+        }
+        entries.extend(new);
+    }
+}

@@ -25,6 +25,12 @@ fn packet(c: &mut Criterion) {
             b.iter(|| Packet::decode(black_box(frame.clone())).unwrap());
         });
     }
+    // What polling makes of bytes.
+    let frame = ByteString::from(format!("b{}", "x".repeat(1024)));
+    group.throughput(Throughput::Bytes(frame.len() as u64));
+    group.bench_function("decode base64 1024", |b| {
+        b.iter(|| Packet::decode(black_box(frame.clone())).unwrap());
+    });
     group.finish();
 }
 
@@ -62,6 +68,8 @@ fn frames(c: &mut Criterion) {
         let message = Message::Text(text(len));
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(format!("encode text {len}"), |b| b.iter(|| Frame::message(black_box(&message))));
+        let message = Message::Binary(vec![7; len].into());
+        group.bench_function(format!("encode binary {len}"), |b| b.iter(|| Frame::message(black_box(&message))));
     }
     group.finish();
 }

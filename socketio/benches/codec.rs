@@ -7,7 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
-use socketio::{Action, Binary, Connection, ConnectionConfig, Content, Decoder, Input, encode_event};
+use socketio::{Action, Binary, Connection, ConnectionConfig, Content, Decoder, Input, encode_ack, encode_event};
 
 #[derive(Serialize, Deserialize)]
 struct Command {
@@ -103,9 +103,15 @@ fn encode(c: &mut Criterion) {
                 encode_event(&mut out, "/", None, "e", black_box(&command))
             });
         });
+        group.bench_function(format!("ack, {bytes} B"), |b| {
+            b.iter(|| {
+                out.clear();
+                encode_ack(&mut out, "/", 7, black_box(&command))
+            });
+        });
     }
     let image = Binary::from(vec![7; 1024]);
-    group.throughput(Throughput::Elements(2));
+    group.throughput(Throughput::Bytes(2048));
     group.bench_function("event with two attachments", |b| {
         b.iter(|| {
             out.clear();

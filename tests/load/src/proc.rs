@@ -26,15 +26,7 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn cpu(&self) -> io::Result<Duration> {
-        let mut nanos = 0;
-        for pid in self.family()? {
-            for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-                // A thread may end between the listing and the reading.
-                let Ok(line) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-                nanos += line.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-            }
-        }
-        Ok(Duration::from_nanos(nanos))
+        self.sum(cpu_nanos).map(Duration::from_nanos)
     }
 
     /// The resident memory in KiB.
@@ -42,13 +34,7 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn rss_kib(&self) -> io::Result<u64> {
-        let mut kib = 0;
-        for pid in self.family()? {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-            kib += line.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(kib)
+        self.sum(rss_kib)
     }
 
     /// How many files the process may have open; none where there is no limit.
@@ -61,20 +47,42 @@ impl Process {
         Ok(line.split_whitespace().next().and_then(|soft| soft.parse().ok()))
     }
 
-    /// The process and all that descend from it.
-    fn family(&self) -> io::Result<Vec<u32>> {
+    /// What `measure` says of the process and of all that descend from it, those left out that have just ended.
+    fn sum(&self, measure: fn(u32) -> io::Result<u64>) -> io::Result<u64> {
+        let children = self.descendants()?.into_iter().filter_map(|pid| measure(pid).ok()).sum::<u64>();
+        Ok(measure(self.pid)? + children)
+    }
+
+    fn descendants(&self) -> io::Result<Vec<u32>> {
         let processes = fs::read_dir("/proc")?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
             .filter_map(|pid| Some((pid, parent(pid)?)))
             .collect::<Vec<_>>();
-        let mut family = vec![self.pid];
+        let children = |of| processes.iter().filter(move |(_, parent)| *parent == of).map(|(pid, _)| *pid);
+        let mut descendants = children(self.pid).collect::<Vec<_>>();
         let mut looked_at = 0;
-        while let Some(&parent) = family.get(looked_at) {
-            family.extend(processes.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        while let Some(&parent) = descendants.get(looked_at) {
+            descendants.extend(children(parent));
             looked_at += 1;
         }
-        Ok(family)
+        Ok(descendants)
     }
+}
+
+fn cpu_nanos(pid: u32) -> io::Result<u64> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        let Ok(line) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanos += line.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(nanos)
+}
+
+fn rss_kib(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    Ok(line.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
 /// The parent of a process: the second field behind the name, which stands in parentheses and may hold anything.
@@ -101,7 +109,7 @@ mod tests {
     #[test]
     fn children_count_with_their_parent() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        assert!(Process::current().family().unwrap().contains(&child.id()));
+        assert!(Process::current().descendants().unwrap().contains(&child.id()));
         assert!(Process::current().rss_kib().unwrap() > Process::new(child.id()).rss_kib().unwrap());
         drop(child.stdin.take());
         child.wait().unwrap();

@@ -1,5 +1,7 @@
 //! A message encoded once, ready for a WebSocket and for a poll, shared by every recipient.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use crate::packet::Message;
@@ -53,24 +55,20 @@ impl Frame {
     ///
     /// The buffer already holds what comes before the data; `write` must only append, and only UTF-8.
     pub fn text_with(len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut wire = with_header_room(1 + len);
-        wire.push(b'4');
-        write(&mut wire);
-        Self::finish(wire, FrameKind::Text)
+        Self::encode(FrameKind::Text, 1 + len, |wire| {
+            wire.push(b'4');
+            write(wire);
+        })
     }
 
     /// Encodes a binary message.
     pub fn binary(data: &[u8]) -> Self {
-        let mut wire = with_header_room(data.len());
-        wire.extend_from_slice(data);
-        Self::finish(wire, FrameKind::Binary)
+        Self::encode(FrameKind::Binary, data.len(), |wire| wire.extend_from_slice(data))
     }
 
     /// Encodes a packet that is not a message, given as its text: `2`, `3probe`, `0{…}`.
     pub(crate) fn packet(text: &str) -> Self {
-        let mut wire = with_header_room(text.len());
-        wire.extend_from_slice(text.as_bytes());
-        Self::finish(wire, FrameKind::Text)
+        Self::encode(FrameKind::Text, text.len(), |wire| wire.extend_from_slice(text.as_bytes()))
     }
 
     /// Wraps a control frame that is complete as it is.
@@ -79,8 +77,14 @@ impl Frame {
         Self { wire, header_len: 0, kind: FrameKind::Control }
     }
 
-    /// Writes the header right before the data, so that frame and data are one slice.
-    fn finish(mut wire: Vec<u8>, kind: FrameKind) -> Self {
+    /// Has the data written into a buffer of this thread, puts the header right before it, and copies the frame out
+    /// at its final size: one allocation without room to spare.
+    fn encode(kind: FrameKind, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut wire = SCRATCH.take(); // empty where `write` itself encodes a frame
+        wire.clear();
+        wire.reserve(HEADER_ROOM + len);
+        wire.extend_from_slice(&[0; HEADER_ROOM]);
+        write(&mut wire);
         let opcode = FIN | if kind == FrameKind::Text { TEXT } else { BINARY };
         let len = wire.len() - HEADER_ROOM;
         let header_len = if len < 126 {
@@ -98,8 +102,14 @@ impl Frame {
             wire[2..HEADER_ROOM].copy_from_slice(&(len as u64).to_be_bytes());
             10
         };
-        let wire = Bytes::from(wire).slice(HEADER_ROOM - header_len..);
-        Self { wire, header_len: header_len as u8, kind }
+        let start = HEADER_ROOM - header_len;
+        let header_len = header_len as u8;
+        if wire.len() > MAX_COPIED_BYTES {
+            return Self { wire: Bytes::from(wire).slice(start..), header_len, kind };
+        }
+        let frame = Self { wire: Bytes::copy_from_slice(&wire[start..]), header_len, kind };
+        SCRATCH.set(wire);
+        frame
     }
 
     /// Tells how the frame travels.
@@ -128,11 +138,12 @@ impl Frame {
     }
 }
 
-fn with_header_room(len: usize) -> Vec<u8> {
-    let mut wire = Vec::with_capacity(HEADER_ROOM + len);
-    wire.extend_from_slice(&[0; HEADER_ROOM]);
-    wire
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
+/// Frames beyond this keep the buffer they were written into.
+const MAX_COPIED_BYTES: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 
 use crate::error::DecodeError;
@@ -63,14 +63,12 @@ impl Packet {
         let Some(&kind) = frame.as_bytes().first() else {
             return Err(DecodeError::Empty);
         };
-        // The first byte is ASCII in every accepted arm, so the rest starts on a character.
-        let data = |frame: ByteString| frame.slice_ref(&frame[1..]);
         Ok(match kind {
-            b'0' => Self::Open(data(frame)),
+            b'0' => Self::Open(data(frame)?),
             b'1' => Self::Close,
-            b'2' => Self::Ping(data(frame)),
-            b'3' => Self::Pong(data(frame)),
-            b'4' => Self::Message(Message::Text(data(frame))),
+            b'2' => Self::Ping(data(frame)?),
+            b'3' => Self::Pong(data(frame)?),
+            b'4' => Self::Message(Message::Text(data(frame)?)),
             b'5' => Self::Upgrade,
             b'6' => Self::Noop,
             b'b' => {
@@ -80,6 +78,14 @@ impl Packet {
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }
+}
+
+/// Takes the type digit off. A slice would cost an allocation where the frame has its bytes to itself.
+fn data(frame: ByteString) -> Result<ByteString, DecodeError> {
+    let mut bytes = frame.into_bytes();
+    bytes.advance(1);
+    // The digit is ASCII, so the rest starts on a character.
+    ByteString::try_from(bytes).map_err(|_| DecodeError::Utf8)
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
 //! Reading a WebSocket through tungstenite, writing finished frames past it.
 //!
 //! Bytes are read into a buffer of the worker thread and fed to tungstenite from there, so an idle connection holds
-//! no read buffer to speak of; frames of the outbox go out with vectored writes as they are.
+//! no read buffer; frames of the outbox go out with vectored writes as they are.
+
+mod reader;
 
 use std::cell::Cell;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tungstenite::Message;
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
+use self::reader::{Fed, Reader};
 use super::listen::Connection;
 use crate::frame::Frame;
 use crate::session::{Outbox, WsFrame};
@@ -87,7 +87,7 @@ pub(super) enum End {
 
 pub(super) struct WebSocket {
     stream: Stream,
-    context: WebSocketContext,
+    reader: Reader,
     /// What hyper had read past the handshake.
     rewind: Bytes,
     /// Frames of an upgrade, which leave before the session's own.
@@ -114,19 +114,7 @@ impl WebSocket {
         };
         // Even empty it would keep hyper's whole read buffer alive for as long as the connection lasts.
         let rewind = if rewind.is_empty() { Bytes::new() } else { rewind };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_CHUNK)
-            .write_buffer_size(0)
-            .max_write_buffer_size(MAX_CONTROL_BYTES)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
-        Self {
-            stream,
-            context: WebSocketContext::new(Role::Server, Some(config)),
-            rewind,
-            probe: None,
-            close_frame: CloseFrame::Empty,
-        }
+        Self { stream, reader: Reader::new(max_message_bytes), rewind, probe: None, close_frame: CloseFrame::Empty }
     }
 
     /// Reads what there is and hands each message, and each control frame that is due, to `on_event`, which answers
@@ -142,6 +130,7 @@ impl WebSocket {
                 Fed::All => {}
                 Fed::Stopped => return Poll::Ready(None),
                 Fed::Ended(end) => return Poll::Ready(Some(end)),
+                Fed::Failed(_) => return Poll::Ready(Some(End::Failed)),
             }
         }
         let mut scratch = Scratch::take();
@@ -153,53 +142,23 @@ impl WebSocket {
             if buf.filled().is_empty() {
                 return Poll::Ready(Some(End::Lost));
             }
-            let input = buf.filled();
-            match self.feed(input, &mut on_event) {
+            match self.feed(buf.filled(), &mut on_event) {
                 Fed::All => {}
                 Fed::Stopped => return Poll::Ready(None),
                 Fed::Ended(end) => return Poll::Ready(Some(end)),
+                Fed::Failed(_) => return Poll::Ready(Some(End::Failed)),
             }
         }
     }
 
-    /// Runs tungstenite over a piece of input. A stop takes effect after the piece, so that nothing read is kept.
     fn feed(&mut self, input: &[u8], on_event: &mut impl FnMut(Event) -> bool) -> Fed {
-        let mut pipe = Pipe { input, output: Vec::new() };
-        let mut go_on = true;
-        loop {
-            let result = self.context.read(&mut pipe);
-            if !pipe.output.is_empty() {
-                let pong = Frame::control(std::mem::take(&mut pipe.output).into());
-                go_on &= on_event(Event::Control(pong));
-            }
-            match result {
-                Ok(Message::Text(text)) => match ByteString::try_from(Bytes::from(text)) {
-                    Ok(text) => go_on &= on_event(Event::Frame(WsFrame::Text(text))),
-                    Err(_) => return self.fail(NOT_UTF8),
-                },
-                Ok(Message::Binary(bytes)) => go_on &= on_event(Event::Frame(WsFrame::Binary(bytes))),
-                Ok(Message::Close(frame)) => {
-                    let code = frame.map(|frame| u16::from(frame.code));
-                    self.close_frame = code.map_or(CloseFrame::Empty, CloseFrame::Code);
-                    // Other codes report trouble, the peer's own or that of something in between: no goodbye.
-                    let goodbye = matches!(code, None | Some(NORMAL | GOING_AWAY));
-                    return Fed::Ended(if goodbye { End::CloseFrame } else { End::Lost });
-                }
-                // A ping of WebSocket is answered by tungstenite and, as in engine.io, no sign of life for the session.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return if go_on { Fed::All } else { Fed::Stopped };
-                }
-                Err(tungstenite::Error::Capacity(_)) => return self.fail(TOO_BIG),
-                Err(tungstenite::Error::Utf8(_)) => return self.fail(NOT_UTF8),
-                Err(_protocol) => return self.fail(PROTOCOL_ERROR),
-            }
+        let mut code = None;
+        let fed = self.reader.feed(input, &mut code, on_event);
+        if let Fed::Failed(of_ours) = fed {
+            code = Some(of_ours);
         }
-    }
-
-    fn fail(&mut self, code: u16) -> Fed {
-        self.close_frame = CloseFrame::Code(code);
-        Fed::Ended(End::Failed)
+        self.close_frame = code.map_or(self.close_frame, CloseFrame::Code);
+        fed
     }
 
     /// Queues a frame of the upgrade. A client that reads none of the answers to its probes gets no more of them.
@@ -273,17 +232,6 @@ pub(super) enum Event {
     Control(Frame),
 }
 
-enum Fed {
-    All,
-    Stopped,
-    Ended(End),
-}
-
-/// What tungstenite asks its buffer for at a time. It copies from memory here, so this costs no system calls; a
-/// connection keeps a buffer of this size.
-const READ_CHUNK: usize = 512;
-/// Tungstenite itself writes pongs and close frames only, at most 131 bytes each.
-const MAX_CONTROL_BYTES: usize = 1024;
 /// Answers to probes that may wait on a WebSocket that is no transport yet.
 const MAX_PROBE_BYTES: usize = 64;
 /// Frames in one vectored write.
@@ -292,38 +240,6 @@ const SLICES: usize = 64;
 const MAX_DISCARDED_BYTES: usize = 16 << 20;
 /// How long a WebSocket that is being closed may take to read its last frames and say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-// Close codes of RFC 6455, section 7.4.1.
-const NORMAL: u16 = 1000;
-const GOING_AWAY: u16 = 1001;
-const PROTOCOL_ERROR: u16 = 1002;
-const NOT_UTF8: u16 = 1007;
-const TOO_BIG: u16 = 1009;
-
-/// Memory on both sides of tungstenite: it reads a piece of input and then would block.
-struct Pipe<'a> {
-    input: &'a [u8],
-    output: Vec<u8>,
-}
-
-impl Read for Pipe<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Read::read(&mut self.input, buf)
-    }
-}
-
-impl Write for Pipe<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        Write::write(&mut self.output, buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };

@@ -142,7 +142,7 @@ impl Outbox {
 }
 
 /// Queue slots that an idle connection may keep: a few bytes, which most connections never exceed.
-const KEPT_FRAMES: usize = 8;
+const KEPT_FRAMES: usize = 16;
 
 #[cfg(test)]
 mod tests {

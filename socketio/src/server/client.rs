@@ -392,7 +392,7 @@ fn send(packet: Outgoing, link: &mut Link<'_>) {
 struct Malformed;
 
 /// Slots for jobs that an idle socket may keep.
-const KEPT_JOBS: usize = 8;
+const KEPT_JOBS: usize = 16;
 
 /// What a client reads whose middleware panicked.
 fn internal_error() -> Refusal {

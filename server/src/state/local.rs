@@ -6,6 +6,7 @@
 //! deadlines. A store that hangs stops the room's waiting command only once: from then on durable commands fail at once,
 //! until the store answers a ping, and playback goes on meanwhile.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ use crate::sync::room::{Command, ConnectionId, Editor, Effect, Join, ResumeToken
 use crate::sync::rows::RowChange;
 
 mod alarms;
+mod arrivals;
 mod cell;
 mod connections;
 #[cfg(test)]
@@ -31,8 +33,9 @@ mod tests;
 mod upkeep;
 
 use alarms::Alarms;
+use arrivals::{Answer, Arrival};
 use cell::{Cell, Live, MAX_UNDONE, SEQUENCE_BLOCK, Slot};
-use connections::Connections;
+use connections::{Claim, Connections};
 
 /// The rooms of this process. Clones are handles to the same ones.
 ///
@@ -42,10 +45,10 @@ pub struct LocalState<S, P>(Arc<Shared<S, P>>);
 
 /// A connection's way into a room that exists. Dropped without [`join`](Self::join), the connection is in no room.
 #[derive(Debug)]
-pub struct Admission<S: RoomStore, P: Publisher> {
+pub struct Admission<S, P> {
     shared: Arc<Shared<S, P>>,
-    connection: ConnectionId,
-    code: String,
+    claim: Claim,
+    cell: Arc<Cell>,
     password_hash: Option<String>,
 }
 
@@ -56,7 +59,7 @@ struct Shared<S, P> {
     clock: Clock,
     options: StateOptions,
     cells: Mutex<FxHashMap<String, Arc<Cell>>>,
-    connections: Connections,
+    connections: Arc<Connections>,
     alarms: Alarms,
     keys: AtomicU64,
     /// Set while the store hangs; nobody waits for it then.
@@ -101,7 +104,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
             clock,
             options,
             cells: Mutex::default(),
-            connections: Connections::default(),
+            connections: Arc::default(),
             alarms: Alarms::default(),
             keys: AtomicU64::new(0),
             store_hangs: AtomicBool::new(false),
@@ -119,15 +122,11 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
     /// ALREADY_IN_ROOM where the connection is in a room or on its way into one, then ROOM_NOT_FOUND; UNAVAILABLE and
     /// INTERNAL_ERROR for what is ours.
     pub async fn open(&self, connection: ConnectionId, code: &str) -> Result<Admission<S, P>, Refusal> {
-        if !self.0.begin(connection).await {
-            return Err(Refusal::new(ErrorCode::AlreadyInRoom, "you are in a room already"));
-        }
-        // Made before anything can fail or be given up, so that its drop forgets the connection.
-        let shared = Arc::clone(&self.0);
-        let mut admission = Admission { shared, connection, code: code.to_owned(), password_hash: None };
+        let claim = self.0.begin(connection).await;
+        let claim = claim.ok_or_else(|| Refusal::new(ErrorCode::AlreadyInRoom, "you are in a room already"))?;
         let held = self.0.existing(code).await?;
-        admission.password_hash.clone_from(&held.live.room.row().password_hash);
-        Ok(admission)
+        let password_hash = held.live.room.row().password_hash.clone();
+        Ok(Admission { shared: Arc::clone(&self.0), claim, cell: held.cell, password_hash })
     }
 
     /// Carries out what a member asks for. Joins go through [`open`](Self::open).
@@ -223,47 +222,140 @@ impl<S: RoomStore, P: Publisher> Admission<S, P> {
     /// ROOM_NOT_FOUND, INVALID_PASSWORD, UNAUTHORIZED or ROOM_FULL, checked in this order; UNAVAILABLE and
     /// INTERNAL_ERROR for what is ours, and UNAVAILABLE where the connection has ended meanwhile.
     pub async fn join(self, joiner: Joiner) -> Result<Arc<RoomState>, Refusal> {
-        detached(async move {
-            let join = Join {
-                connection: self.connection,
-                identity: joiner.identity,
-                resume_hash: joiner.resume_token.as_deref().map(id::resume_hash),
-                proved_hash: joiner.proved_hash,
-                participant_id: id::row_id(),
-                oder_id: id::order_id(),
-                token: ResumeToken::new(id::resume_token()),
-            };
-            let mut held = self.shared.existing(&self.code).await?;
-            let effects = self.shared.handle_durably(&mut held, Command::Join(Box::new(join))).await?;
-            let state = effects.iter().find_map(|effect| match effect {
-                Effect::State { state, .. } => Some(Arc::clone(state)),
-                Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
-            });
-            self.shared.publish(&mut held, effects);
-            self.shared.reschedule(&mut held);
-            state.ok_or_else(|| internal("a join had no room state"))
-        })
-        .await
-    }
-}
-
-impl<S: RoomStore, P: Publisher> Drop for Admission<S, P> {
-    fn drop(&mut self) {
-        self.shared.connections.abandon(self.connection);
+        let Self { shared, claim, cell, .. } = self;
+        let join = Join {
+            connection: claim.connection,
+            identity: joiner.identity,
+            resume_hash: joiner.resume_token.as_deref().map(id::resume_hash),
+            proved_hash: joiner.proved_hash,
+            participant_id: id::row_id(),
+            oder_id: id::order_id(),
+            token: ResumeToken::new(id::resume_token()),
+        };
+        let (arrival, answer) = Arrival::new(join, claim);
+        if cell.arrivals.push(arrival) {
+            tokio::spawn(shared.lead(cell));
+        }
+        answer.await.unwrap_or_else(|_| Err(internal("a join was lost")))
     }
 }
 
 impl<S: RoomStore, P: Publisher> Shared<S, P> {
-    /// Notes that a connection is on its way into a room; `false` if it is in one, or on its way, already.
-    async fn begin(&self, connection: ConnectionId) -> bool {
-        if self.connections.begin(connection) {
-            return true;
+    /// Notes that a connection is on its way into a room; none if it is in one, or on its way, already.
+    async fn begin(&self, connection: ConnectionId) -> Option<Claim> {
+        if let Some(claim) = self.connections.begin(connection) {
+            return Some(claim);
         }
         // A room tells a connection to go and lets it go under one lock, and the client may be faster than the second.
         if let Some(cell) = self.connections.room_of(connection) {
             drop(cell.slot.lock().await);
         }
         self.connections.begin(connection)
+    }
+
+    /// Takes those who wait for a room into it, until nobody waits.
+    async fn lead(self: Arc<Self>, cell: Arc<Cell>) {
+        let mut lead = cell.arrivals.lead();
+        while lead.goes_on() {
+            // Whoever comes while the room is busy is taken along.
+            let room = self.existing(&cell.code).await;
+            let arrivals = lead.take();
+            match room {
+                Ok(mut held) => {
+                    self.seat(&mut held, arrivals).await;
+                    self.reschedule(&mut held);
+                }
+                Err(refusal) => arrivals.into_iter().for_each(|arrival| self.turn_away(arrival, refusal.clone())),
+            }
+        }
+    }
+
+    /// Gives seats to those who get one, in the order in which they came, and answers all of them.
+    async fn seat(&self, held: &mut Held, arrivals: Vec<Arrival>) {
+        self.catch_up(held);
+        let mut groups = VecDeque::from([arrivals]);
+        while let Some(group) = groups.pop_front() {
+            groups.extend(self.seat_at_once(held, group).await);
+        }
+    }
+
+    /// Gives seats to a group with one write. If it takes more than that, nothing has happened to those returned, who
+    /// are to be tried again in these groups.
+    async fn seat_at_once(&self, held: &mut Held, group: Vec<Arrival>) -> Vec<Vec<Arrival>> {
+        held.live.room.mark();
+        let (mut changes, mut seated) = (Vec::new(), Vec::with_capacity(group.len()));
+        for arrival in group {
+            let room = &mut held.live.room;
+            match room.handle(Command::Join(Box::new(arrival.join.clone())), self.clock.now_ms()) {
+                Ok(()) => {
+                    let (rows, effects) = split(drain(room));
+                    changes.extend(rows);
+                    seated.push((arrival, effects));
+                }
+                Err(refusal) => self.turn_away(arrival, refusal),
+            }
+        }
+        if seated.is_empty() {
+            held.live.room.keep();
+            return Vec::new();
+        }
+        if let Err(fault) = self.store_changes(held, &changes).await {
+            let group = seated.into_iter().map(|(arrival, _)| arrival);
+            if group.len() > 1 && fault.is_of_one_row() {
+                return group.map(|arrival| vec![arrival]).collect();
+            }
+            let refusal = fault.refusal(&held.live.room);
+            group.for_each(|arrival| self.turn_away(arrival, refusal.clone()));
+            return Vec::new();
+        }
+        let (here, gone): (Vec<_>, Vec<_>) =
+            seated.into_iter().partition(|(arrival, _)| self.arrives(arrival.join.connection, &held.cell));
+        if gone.is_empty() {
+            held.live.room.keep();
+            for (arrival, effects) in here {
+                let answer = state_in(&effects);
+                self.publish(held, effects);
+                arrival.answer(answer);
+            }
+            return Vec::new();
+        }
+        // The others' seats, and what they would be told, may depend on those who are gone.
+        held.live.room.revert();
+        self.undo(held, &changes);
+        for (arrival, _) in gone {
+            self.turn_away(arrival, Refusal::new(ErrorCode::Unavailable, "the connection has ended"));
+        }
+        let here: Vec<_> = here.into_iter().map(|(arrival, _)| arrival).collect();
+        if here.is_empty() { Vec::new() } else { vec![here] }
+    }
+
+    /// Lets somebody go without a seat.
+    fn turn_away(&self, arrival: Arrival, refusal: Refusal) {
+        // It may have arrived in a try before this one.
+        self.connections.remove(arrival.join.connection);
+        arrival.answer(Err(refusal));
+    }
+
+    /// Whether a connection that was given a seat is there to take it.
+    fn arrives(&self, connection: ConnectionId, cell: &Arc<Cell>) -> bool {
+        self.publisher.is_open(connection) && self.connections.arrive(connection, cell)
+    }
+
+    /// Writes what has changed since the room's mark, with what waits to be written; if that fails, takes it back.
+    async fn store_changes(&self, held: &mut Held, changes: &[RowChange]) -> Result<(), Fault> {
+        let (mut batch, mark) = held.live.backlog.snapshot();
+        batch.extend_from_slice(changes);
+        if let Err(fault) = self.write(&held.cell, self.store.apply(batch)).await {
+            held.live.room.revert();
+            if fault.may_have_happened() {
+                self.undo(held, changes);
+            } else if matches!(fault, Fault::Store(StoreError::Missing)) {
+                self.vanish(held);
+            }
+            return Err(fault);
+        }
+        held.live.backlog.settle(mark);
+        Ok(())
     }
 
     /// Carries out a command; a durable one to its end, even if nobody waits for it.
@@ -301,7 +393,6 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
     async fn handle_durably(&self, held: &mut Held, command: Command) -> Result<Vec<Effect>, Refusal> {
         self.catch_up(held);
         self.reschedule(held);
-        let arriving = if let Command::Join(join) = &command { Some(join.connection) } else { None };
         let room = &mut held.live.room;
         room.mark();
         if let Err(refusal) = room.handle(command, self.clock.now_ms()) {
@@ -309,22 +400,8 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             return Err(refusal);
         }
         let (changes, effects) = split(drain(room));
-        let (mut batch, mark) = held.live.backlog.snapshot();
-        batch.extend_from_slice(&changes);
-        if let Err(fault) = self.write(&held.cell, self.store.apply(batch)).await {
-            held.live.room.revert();
-            if fault.may_have_happened() {
-                self.undo(held, &changes);
-            }
+        if let Err(fault) = self.store_changes(held, &changes).await {
             return Err(fault.refusal(&held.live.room));
-        }
-        held.live.backlog.settle(mark);
-        let arrives =
-            |connection| self.publisher.is_open(connection) && self.connections.arrive(connection, &held.cell);
-        if !arriving.is_none_or(arrives) {
-            held.live.room.revert();
-            self.undo(held, &changes);
-            return Err(Refusal::new(ErrorCode::Unavailable, "the connection has ended"));
         }
         held.live.room.keep();
         Ok(effects)
@@ -340,6 +417,16 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             // What waits is known to be true; this is only known to be possible.
             warn!(room = %held.live.room.row().id, "gave up undoing a write, too many changes wait for the store");
         }
+        self.reschedule(held);
+    }
+
+    /// Closes a room that the store does not know any more: a deletion of which nobody knew whether it happened has.
+    fn vanish(&self, held: &mut Held) {
+        warn!(room = %held.live.room.row().id, "the store does not know a room any more");
+        // It is a fact; no room refuses it.
+        let _ = held.live.room.handle(Command::Vanished, self.clock.now_ms());
+        let effects = drain(&mut held.live.room);
+        self.publish(held, effects);
         self.reschedule(held);
     }
 
@@ -561,6 +648,14 @@ impl Fault {
         }
     }
 
+    /// Whether one change may be to blame, so that others would be made without it.
+    fn is_of_one_row(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Conflict | StoreError::Corrupt(_)) => true,
+            Self::Store(StoreError::Missing | StoreError::Unavailable(_)) | Self::TimedOut | Self::Hangs => false,
+        }
+    }
+
     /// What to tell the one whose request this failed; the cause goes to the log.
     fn refusal(self, room: &Room) -> Refusal {
         self.refusal_of(&room.row().id)
@@ -583,6 +678,15 @@ impl Fault {
             }
         }
     }
+}
+
+/// The `room:state` among the effects of a join.
+fn state_in(effects: &[Effect]) -> Answer {
+    let state = effects.iter().find_map(|effect| match effect {
+        Effect::State { state, .. } => Some(Arc::clone(state)),
+        Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
+    });
+    state.ok_or_else(|| internal("a join had no room state"))
 }
 
 fn drain(room: &mut Room) -> Vec<Effect> {

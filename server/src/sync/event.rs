@@ -5,7 +5,7 @@
 //! fields nobody knows are ignored. A refusal names the field and what it allows, never what the peer sent.
 
 use std::sync::{Arc, OnceLock};
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, ops};
 
 use serde::ser::Error;
 use serde::{Serialize, Serializer};
@@ -320,20 +320,56 @@ pub struct RoomView {
 }
 
 /// `RoomParticipant` on the wire: the row without its secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParticipantView {
+///
+/// A clone is the same participant at the same time. The text is written when it is first wanted, once for all clones: one
+/// participant is told of to many.
+#[derive(Clone)]
+pub struct ParticipantView(Arc<Participant>);
+
+/// What there is to see of a participant.
+pub struct Participant {
     /// The row behind it.
     pub row: Arc<ParticipantRow>,
     /// Whether a connection is in the seat, or its grace runs.
     pub online: bool,
-    /// What it looks like on the wire.
-    pub look: Look,
+    text: OnceLock<Box<RawValue>>,
 }
 
-/// The text of a participant, written when it is first wanted. Clones are of the same participant at the same time, so
-/// that one is told of to thousands and written once.
-#[derive(Clone, Default)]
-pub struct Look(Arc<OnceLock<Box<RawValue>>>);
+impl ParticipantView {
+    /// A participant as it is now.
+    pub fn new(row: Arc<ParticipantRow>, online: bool) -> Self {
+        Self(Arc::new(Participant { row, online, text: OnceLock::new() }))
+    }
+
+    /// Whether this is a clone of the other.
+    #[cfg(test)]
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl ops::Deref for ParticipantView {
+    type Target = Participant;
+
+    fn deref(&self) -> &Participant {
+        &self.0
+    }
+}
+
+impl PartialEq for ParticipantView {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.row, self.online) == (&other.row, other.online)
+    }
+}
+
+impl Eq for ParticipantView {}
+
+// Without the text, which has the names of people in it.
+impl fmt::Debug for ParticipantView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParticipantView").field("row", &self.row).field("online", &self.online).finish_non_exhaustive()
+    }
+}
 
 /// Writes a time as RFC 3339 in UTC with exactly three fractional digits; one past the calendar's end, as that end.
 pub fn iso(unix_ms: i64) -> String {
@@ -398,7 +434,7 @@ impl Serialize for ParticipantView {
             joined_at: String,
             online: bool,
         }
-        if let Some(text) = self.look.0.get() {
+        if let Some(text) = self.text.get() {
             return text.serialize(serializer);
         }
         let row = &*self.row;
@@ -414,31 +450,7 @@ impl Serialize for ParticipantView {
             online: self.online,
         };
         let text = to_raw_value(&participant).map_err(S::Error::custom)?;
-        self.look.0.get_or_init(|| text).serialize(serializer)
-    }
-}
-
-impl Look {
-    /// Whether this is a clone of the other.
-    #[cfg(test)]
-    pub(crate) fn is_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-// It is made from what stands beside it.
-impl PartialEq for Look {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Look {}
-
-// It has the names of people in it.
-impl fmt::Debug for Look {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Look").finish_non_exhaustive()
+        self.text.get_or_init(|| text).serialize(serializer)
     }
 }
 
@@ -485,7 +497,7 @@ mod tests {
             joined_at_ms: 1_700_000_000_120,
             resume_hash: [7; 32],
         };
-        ParticipantView { row: Arc::new(row), online: true, look: Look::default() }
+        ParticipantView::new(Arc::new(row), true)
     }
 
     fn state() -> PlaybackState {
@@ -545,7 +557,7 @@ mod tests {
         let mut row = (*guest().row).clone();
         (row.user_id, row.username, row.guest_name) = (Some("ann".into()), Some("Ann".into()), None);
         row.role = Role::Owner;
-        let json = to_value(ParticipantView { row: Arc::new(row), online: false, look: Look::default() }).unwrap();
+        let json = to_value(ParticipantView::new(Arc::new(row), false)).unwrap();
         assert_eq!(
             (&json["userId"], &json["username"], &json["role"]),
             (&json!("ann"), &json!("Ann"), &json!("owner"))

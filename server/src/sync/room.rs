@@ -190,6 +190,10 @@ impl Room {
                 self.end_graces(now_ms);
                 Ok(())
             }
+            Command::Vanished => {
+                self.close(ClosedReason::Deleted);
+                Ok(())
+            }
         }
     }
 
@@ -267,7 +271,7 @@ impl Room {
     /// Answers a command to a room that is no more; all that is left to do is to say so.
     fn handle_over(&mut self, command: Command) -> Result<(), Refusal> {
         match command {
-            Command::Timeout => {
+            Command::Timeout | Command::Vanished => {
                 if !self.closed {
                     self.close(ClosedReason::Expired);
                 }

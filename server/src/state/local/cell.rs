@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::arrivals::Arrivals;
 use crate::sync::event::Refusal;
 use crate::sync::room::Room;
 use crate::sync::rows::{PlaybackRow, RowChange};
@@ -18,6 +19,7 @@ pub(super) struct Cell {
     /// Held while rows of this room are being written, so that they arrive in order. Taken while holding the slot, and
     /// kept without it: whoever holds this never waits for the slot.
     pub(super) writes: Arc<Mutex<()>>,
+    pub(super) arrivals: Arrivals,
 }
 
 /// What is in a room's place.
@@ -58,7 +60,7 @@ pub(super) struct Backlog {
 impl Cell {
     pub(super) fn new(key: u64, code: String) -> Self {
         let slot = Arc::new(Mutex::new(Slot::Empty));
-        Self { key, code, slot, writes: Arc::default() }
+        Self { key, code, slot, writes: Arc::default(), arrivals: Arrivals::default() }
     }
 }
 
@@ -94,14 +96,13 @@ impl Live {
                 None => RowChange::RemoveParticipant(id.clone()),
             };
             match change {
-                RowChange::UpsertParticipant(row) => Some(restored(&row.id)),
-                RowChange::RemoveParticipant(id) => Some(restored(id)),
-                RowChange::SaveRoom(_) => Some(RowChange::SaveRoom((**self.room.row()).clone())),
-                // A room that may be gone cannot be brought back without its other rows; the next write will tell.
-                RowChange::RemoveRoom(_) => None,
+                RowChange::UpsertParticipant(row) => restored(&row.id),
+                RowChange::RemoveParticipant(id) => restored(id),
+                // A room that is gone cannot be brought back without its other rows, but writing tells that it is gone.
+                RowChange::SaveRoom(_) | RowChange::RemoveRoom(_) => RowChange::SaveRoom((**self.room.row()).clone()),
             }
         };
-        changes.iter().filter_map(undo).collect()
+        changes.iter().map(undo).collect()
     }
 }
 

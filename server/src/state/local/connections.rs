@@ -25,19 +25,32 @@ enum Place {
     In(Arc<Cell>),
 }
 
+/// A connection on its way into a room; dropped before it has arrived, it is in no room.
+#[derive(Debug)]
+pub(super) struct Claim {
+    connections: Arc<Connections>,
+    pub(super) connection: ConnectionId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.connections.abandon(self.connection);
+    }
+}
+
 impl Connections {
-    /// Notes that a connection is on its way into a room; `false` if it is in one, or on its way, already.
-    pub(super) fn begin(&self, connection: ConnectionId) -> bool {
+    /// Notes that a connection is on its way into a room; none if it is in one, or on its way, already.
+    pub(super) fn begin(self: &Arc<Self>, connection: ConnectionId) -> Option<Claim> {
         match self.shard(connection).entry(connection) {
             Entry::Vacant(entry) => {
                 entry.insert(Place::Joining);
-                true
+                Some(Claim { connections: Arc::clone(self), connection })
             }
-            Entry::Occupied(_) => false,
+            Entry::Occupied(_) => None,
         }
     }
 
-    /// Notes that a connection has arrived; `false` if it is gone by now.
+    /// Notes that a connection has arrived, if it has not before; `false` if it is gone by now.
     ///
     /// From here on its end is the room's business, which it reaches after the join.
     pub(super) fn arrive(&self, connection: ConnectionId, cell: &Arc<Cell>) -> bool {
@@ -46,12 +59,12 @@ impl Connections {
                 *place = Place::In(Arc::clone(cell));
                 true
             }
-            Some(Place::Gone | Place::In(_)) | None => false,
+            Some(Place::In(held)) => held.key == cell.key,
+            Some(Place::Gone) | None => false,
         }
     }
 
-    /// Forgets a connection that did not arrive.
-    pub(super) fn abandon(&self, connection: ConnectionId) {
+    fn abandon(&self, connection: ConnectionId) {
         if let Entry::Occupied(entry) = self.shard(connection).entry(connection) {
             match entry.get() {
                 Place::Joining | Place::Gone => drop(entry.remove()),

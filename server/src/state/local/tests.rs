@@ -48,6 +48,7 @@ struct Tables {
     playback: BTreeMap<String, PlaybackRow>,
     loads: usize,
     saves: usize,
+    writes: usize,
 }
 
 #[derive(Debug)]
@@ -137,6 +138,8 @@ impl RoomStore for MemoryStore {
     async fn apply(&self, changes: Vec<RowChange>) -> Result<(), StoreError> {
         let log = Arc::clone(&self.log);
         self.answer(move |tables| {
+            tables.writes += 1;
+            tables.check(&changes)?;
             for change in changes {
                 tables.apply(change, &log)?;
             }
@@ -175,6 +178,13 @@ impl RoomStore for MemoryStore {
 }
 
 impl Tables {
+    /// All changes are made, or none.
+    fn check(&self, changes: &[RowChange]) -> Result<(), StoreError> {
+        let (mut tried, nobody) = (Self { rooms: self.rooms.clone(), ..Self::default() }, Log::default());
+        tried.participants.clone_from(&self.participants);
+        changes.iter().try_for_each(|change| tried.apply(change.clone(), &nobody))
+    }
+
     fn apply(&mut self, change: RowChange, log: &Log) -> Result<(), StoreError> {
         match change {
             RowChange::UpsertParticipant(row) => {
@@ -198,6 +208,9 @@ impl Tables {
                 }
             }
             RowChange::SaveRoom(row) => {
+                if !self.rooms.contains_key(&row.id) {
+                    return Err(StoreError::Missing);
+                }
                 log.lock().unwrap().push(format!("saved {}", row.name));
                 self.rooms.insert(row.id.clone(), row);
             }
@@ -1006,6 +1019,33 @@ async fn a_room_the_store_does_not_delete_is_still_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_room_whose_deletion_was_said_to_have_failed_closes() {
+    let world = World::new();
+    world.join(1, user("bob")).await.unwrap();
+    world.happened();
+    world.store.set(Mood::Lies);
+    let delete = Command::Delete { user_id: "ann".into() };
+    assert_eq!(code(world.state.outside("ROOMAAAA", delete).await), ErrorCode::Unavailable);
+    assert_eq!(world.happened(), ["removed room ROOMAAAA"]);
+    world.store.set(Mood::Well);
+    ms(3_000).await;
+    assert_eq!(world.happened(), ["all: room:closed", "remove 1"]);
+    assert_eq!(world.state.occupancy(), Occupancy { rooms: 0, connections: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_is_gone_from_the_store_closes_when_somebody_comes() {
+    let world = World::new();
+    world.join(1, user("bob")).await.unwrap();
+    world.happened();
+    world.store.tables().rooms.clear();
+    assert_eq!(code(world.join(2, user("ann")).await), ErrorCode::RoomNotFound);
+    assert_eq!(world.happened(), ["all: room:closed", "remove 1"]);
+    ms(1_000).await;
+    assert_eq!(world.state.occupancy(), Occupancy { rooms: 0, connections: 0 });
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_owner_updates_a_room_from_outside() {
     let world = World::new();
     let editor = Editor::User("ann".into());
@@ -1095,6 +1135,186 @@ async fn a_full_room_stays_full_under_a_rush() {
     }
     assert_eq!((full, world.count().await, world.store.tables().participants.len()), (35, 5, 5));
     assert_eq!(world.state.occupancy().connections, 5);
+}
+
+/// Lets people come while the store is in this mood: the first one, and while that is written, all others at once.
+async fn rush(world: &World, mood: Mood, joiners: Vec<(u64, Joiner)>) -> Vec<Result<Arc<RoomState>, Refusal>> {
+    let mut answers = Vec::new();
+    for join in begin_rush(world, mood, joiners).await {
+        answers.push(join.await.unwrap());
+    }
+    answers
+}
+
+async fn begin_rush(
+    world: &World,
+    mood: Mood,
+    joiners: Vec<(u64, Joiner)>,
+) -> Vec<tokio::task::JoinHandle<Result<Arc<RoomState>, Refusal>>> {
+    drop(world.state.open(ConnectionId(u64::MAX), "ROOMAAAA").await.unwrap());
+    world.store.set(mood);
+    let mut joins = Vec::new();
+    for (number, joiner) in joiners {
+        let state = world.state.clone();
+        let join = async move { state.open(ConnectionId(number), "ROOMAAAA").await?.join(joiner).await };
+        joins.push(tokio::spawn(join));
+        if joins.len() == 1 {
+            ms(1).await;
+        }
+    }
+    joins
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_a_write_is_under_way_is_in_the_next_one() {
+    let world = World::new();
+    let begun = Instant::now();
+    let answers = rush(&world, Mood::Slow(20), (1..=40).map(|number| (number, guest("Zoë"))).collect()).await;
+    assert_eq!(begun.elapsed(), Duration::from_millis(40));
+    assert_eq!(world.store.tables().writes, 2);
+    // Each has entered after all who came before, and the order in which they are told shows nothing of the writes.
+    for (place, answer) in answers.iter().enumerate() {
+        let state = answer.as_ref().unwrap();
+        assert_eq!(state.participants.len(), place + 1);
+        assert_eq!(state.participants[place].row.oder_id, state.own.oder_id);
+    }
+    let told: Vec<_> = world.happened().into_iter().filter(|text| !text.starts_with("stored")).collect();
+    let expected = (1..=40).flat_map(|number| {
+        let texts = [format!("admit {number}"), format!("state {number} of {number}")];
+        texts.into_iter().chain([format!("but {number}: room:participant:joined")])
+    });
+    assert_eq!(told, expected.collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_enters_in_more_than_one_write() {
+    let world = World::new();
+    world.store.tables().rooms.get_mut("roomaaaa").unwrap().max_participants = 300;
+    let answers = rush(&world, Mood::Slow(20), (1..=301).map(|number| (number, guest("Zoë"))).collect()).await;
+    let refused = answers.iter().filter(|answer| answer.is_err()).count();
+    assert_eq!((refused, world.count().await, world.store.tables().participants.len()), (1, 300, 300));
+    assert_eq!(code(answers.into_iter().next_back().unwrap()), ErrorCode::RoomFull);
+    // The first alone, then 128, 128, and what is left.
+    assert_eq!(world.store.tables().writes, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_of_a_group_has_entered_when_its_write_fails() {
+    for mood in [Mood::Fails, Mood::Hangs, Mood::Lies] {
+        let world = World::new();
+        for answer in rush(&world, mood, (1..=20).map(|number| (number, guest("Zoë"))).collect()).await {
+            assert_eq!(code(answer), ErrorCode::Unavailable);
+        }
+        assert_eq!((world.count().await, world.state.occupancy().connections), (0, 0));
+        let is_told = |text: &String| !text.starts_with("stored") && !text.starts_with("removed");
+        assert!(!world.happened().iter().any(is_told), "{mood:?}");
+        world.store.set(Mood::Well);
+        ms(5_000).await;
+        assert_eq!(world.store.seats(), Vec::<String>::new(), "{mood:?}");
+        world.join(1, user("ann")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_row_the_store_refuses_keeps_nobody_else_out() {
+    let world = World::new();
+    drop(world.state.open(ConnectionId(9), "ROOMAAAA").await.unwrap());
+    // A seat the room does not know of.
+    let elsewhere = World::new();
+    elsewhere.join(1, user("bob")).await.unwrap();
+    let row = elsewhere.store.tables().participants.values().next().cloned().unwrap();
+    world.store.tables().participants.insert(row.id.clone(), row);
+    let people = ["ann", "cy", "bob", "dan"].map(user).into_iter().chain([guest("Zoë")]);
+    let answers = rush(&world, Mood::Slow(20), (1..).zip(people).collect()).await;
+    let results: Vec<_> = answers.iter().map(|answer| answer.as_ref().map_err(|refusal| refusal.code)).collect();
+    let entered: Vec<_> = results.iter().map(|result| result.is_ok()).collect();
+    assert_eq!(entered, [true, true, false, true, true]);
+    assert_eq!(results[2], Err(ErrorCode::InternalError));
+    let seen = answers[4].as_ref().unwrap().participants.iter();
+    let seen: Vec<_> = seen.map(|seat| seat.row.user_id.clone().unwrap_or_default()).collect();
+    assert_eq!(seen, ["ann", "cy", "dan", ""]);
+    assert_eq!((world.count().await, world.state.occupancy().connections), (4, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_before_the_group_is_written_was_never_there() {
+    let world = World::new();
+    world.join(1, user("ann")).await.unwrap();
+    let people = (2..=5).map(|number| (number, guest("Zoë"))).collect();
+    let joins = begin_rush(&world, Mood::Slow(100), people).await;
+    ms(50).await;
+    world.happened();
+    ms(100).await; // 3, 4 and 5 are being written
+    world.state.disconnected(ConnectionId(3), false).await;
+    world.state.0.publisher.note(lost(ConnectionId(5)));
+    let mut seats = Vec::new();
+    for join in joins {
+        seats.push(join.await.unwrap().map(|state| state.participants.len()).map_err(|refusal| refusal.code));
+    }
+    let ended = Err(ErrorCode::Unavailable);
+    assert_eq!(seats, [Ok(2), ended, Ok(3), ended]);
+    world.state.disconnected(ConnectionId(5), false).await;
+    assert_eq!((world.count().await, world.state.occupancy().connections), (3, 3));
+    let told: Vec<_> = world
+        .happened()
+        .into_iter()
+        .filter(|text| !text.starts_with("stored") && !text.starts_with("removed"))
+        .collect();
+    let welcome = |number, people| {
+        [
+            format!("admit {number}"),
+            format!("state {number} of {people}"),
+            format!("but {number}: room:participant:joined"),
+        ]
+    };
+    assert_eq!(told, [welcome(2, 2).to_vec(), vec!["lost 5".into()], welcome(4, 3).to_vec()].concat());
+    ms(3_000).await;
+    assert_eq!(world.store.tables().participants.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_arrived_in_a_try_that_was_done_again_is_free_when_it_fails() {
+    let world = World::new();
+    world.join(1, user("ann")).await.unwrap();
+    let people = (2..=4).map(|number| (number, guest("Zoë"))).collect();
+    let joins = begin_rush(&world, Mood::Slow(100), people).await;
+    ms(150).await; // 3 and 4 are being written
+    world.state.disconnected(ConnectionId(3), false).await;
+    ms(75).await; // 4 is being written again
+    let end = {
+        let state = world.state.clone();
+        tokio::spawn(async move { state.disconnected(ConnectionId(4), true).await })
+    };
+    world.state.0.publisher.note(lost(ConnectionId(4)));
+    let mut entered = Vec::new();
+    for join in joins {
+        entered.push(join.await.unwrap().is_ok());
+    }
+    end.await.unwrap();
+    assert_eq!(entered, [true, false, false]);
+    assert_eq!((world.count().await, world.state.occupancy().connections), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn playback_goes_on_between_the_writes_of_a_crowd() {
+    let world = World::new();
+    world.join(1, user("ann")).await.unwrap();
+    world.state.member(source(1)).await.unwrap();
+    world.store.tables().rooms.get_mut("roomaaaa").unwrap().max_participants = 1_000;
+    world.store.set(Mood::Slow(100));
+    let begun = Instant::now();
+    let joins: Vec<_> = (2..=40)
+        .map(|number| {
+            let state = world.state.clone();
+            tokio::spawn(async move { state.open(ConnectionId(number), "ROOMAAAA").await?.join(guest("Zoë")).await })
+        })
+        .collect();
+    ms(50).await;
+    world.state.member(play(1)).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_millis(100), "after the write under way, before the next one");
+    for join in joins {
+        join.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

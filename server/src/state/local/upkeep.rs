@@ -138,8 +138,8 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
                 }
             }
             Err(Fault::Store(StoreError::Missing)) => {
-                warn!(room = %held.live.room.row().id, "changes of a room are given up: the store does not know it any more");
                 held.live.backlog.settle(mark);
+                self.vanish(&mut held);
             }
             Err(fault) => {
                 warn!(room = %held.live.room.row().id, ?fault, "changes of a room wait for the store");

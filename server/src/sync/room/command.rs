@@ -95,6 +95,8 @@ pub enum Command {
     },
     /// Time has passed; see [`Room::poll_timeout`](super::Room::poll_timeout).
     Timeout,
+    /// The room is not stored any more.
+    Vanished,
 }
 
 impl Command {
@@ -112,7 +114,7 @@ impl Command {
             | Self::Steer { connection, .. }
             | Self::Resync { connection }
             | Self::Measured { connection, .. } => Some(*connection),
-            Self::Update { editor: Editor::User(_), .. } | Self::Delete { .. } | Self::Timeout => None,
+            Self::Update { editor: Editor::User(_), .. } | Self::Delete { .. } | Self::Timeout | Self::Vanished => None,
         }
     }
 
@@ -131,7 +133,8 @@ impl Command {
             | Self::Steer { .. }
             | Self::Resync { .. }
             | Self::Measured { .. }
-            | Self::Timeout => false,
+            | Self::Timeout
+            | Self::Vanished => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ConnectionId, Identity};
-use crate::sync::event::{Look, ParticipantView};
+use crate::sync::event::ParticipantView;
 use crate::sync::rows::ParticipantRow;
 
 /// A participant of the room, online or in its grace.
@@ -15,7 +15,7 @@ pub(super) struct Seat {
     pub(super) one_way_ms: u32,
     /// When the last sync commands came, oldest first; allocated by the first one.
     recent: Option<Arc<Vec<i64>>>,
-    look: Look,
+    view: ParticipantView,
 }
 
 /// Whether a connection is in the seat.
@@ -27,21 +27,24 @@ pub(super) enum Presence {
 
 impl Seat {
     pub(super) fn online(row: Arc<ParticipantRow>, connection: ConnectionId) -> Self {
-        Self { row, presence: Presence::Online(connection), one_way_ms: 0, recent: None, look: Look::default() }
+        let view = ParticipantView::new(Arc::clone(&row), true);
+        Self { row, presence: Presence::Online(connection), one_way_ms: 0, recent: None, view }
     }
 
     pub(super) fn offline(row: ParticipantRow, until_ms: i64) -> Self {
-        let presence = Presence::Offline { until_ms };
-        Self { row: Arc::new(row), presence, one_way_ms: 0, recent: None, look: Look::default() }
+        let row = Arc::new(row);
+        let view = ParticipantView::new(Arc::clone(&row), false);
+        Self { row, presence: Presence::Offline { until_ms }, one_way_ms: 0, recent: None, view }
     }
 
+    /// The participant as others see it.
     pub(super) fn view(&self) -> ParticipantView {
-        ParticipantView { row: Arc::clone(&self.row), online: self.is_online(), look: self.look.clone() }
+        self.view.clone()
     }
 
-    /// Forgets what others saw of the seat; to be called when its row or its presence has changed.
+    /// To be called when the row or the presence has changed.
     pub(super) fn looks_different(&mut self) {
-        self.look = Look::default();
+        self.view = ParticipantView::new(Arc::clone(&self.row), self.is_online());
     }
 
     pub(super) fn is_online(&self) -> bool {

@@ -255,7 +255,7 @@ fn a_participant_is_written_once_for_all_who_are_told() {
     }
     let texts: Vec<_> = states.iter().map(|state| serde_json::to_value(&**state).unwrap()).collect();
     assert_eq!(texts[0]["participants"][0], texts[2]["participants"][0]);
-    assert!(states[0].participants[1].look.is_of(&states[2].participants[1].look));
+    assert!(states[0].participants[1].is_clone_of(&states[2].participants[1]));
     // Who is seen in another way is written anew.
     scene.tell(lost(2));
     scene.tell(lost(5));

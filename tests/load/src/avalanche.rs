@@ -27,14 +27,18 @@ pub const NAME: &str = "avalanche";
 
 /// The mode's options; what elsewhere are seconds to measure for is the time everybody has for coming back.
 pub fn command() -> Command {
-    options::command(NAME, "Cuts off all in the rooms of /sync at once; measures until they are back, or --seconds", "60")
-        .args([
-            number("clients", "10000", "How many connections, if that many files may be open"),
-            number("members", "10", "Connections of each room"),
-            number("seed", "1", "What the chance in the delays depends on"),
-            outstanding(),
-            options::beside(),
-        ])
+    options::command(
+        NAME,
+        "Cuts off all in the rooms of /sync at once; measures until they are back, or --seconds",
+        "60",
+    )
+    .args([
+        number("clients", "10000", "How many connections, if that many files may be open"),
+        number("members", "10", "Connections of each room"),
+        number("seed", "1", "What the chance in the delays depends on"),
+        outstanding(),
+        options::beside(),
+    ])
 }
 
 /// Fills the rooms, cuts everybody off, and watches them come back.
@@ -77,6 +81,7 @@ pub async fn run(options: &Options) -> io::Result<Report> {
     stay.send_replace(false);
     join_all(coming).await;
     sleep(SETTLING).await;
+    let peak = peak.await.map_err(io::Error::other)?;
     report.memory = filled.memory;
     report.lost = (clients - course.in_seat.get()) as u64;
     report.errors = course.failures.borrow().values().sum();
@@ -85,7 +90,7 @@ pub async fn run(options: &Options) -> io::Result<Report> {
         ("back_share".to_owned(), round(course.in_seat.get() as f64 / clients as f64).into()),
         ("seconds_to".to_owned(), course.seconds_to(clients)),
         ("failures".to_owned(), json!(*course.failures.borrow())),
-        ("rss_kib_peak".to_owned(), peak.await.map_err(io::Error::other)?.into()),
+        ("rss_kib_peak".to_owned(), peak.into()),
         ("rss_kib_back".to_owned(), back.into()),
         ("rss_kib_left".to_owned(), server.rss_kib()?.into()),
     ]);
@@ -96,7 +101,8 @@ pub async fn run(options: &Options) -> io::Result<Report> {
 fn allowed(clients: usize, server: &Process) -> io::Result<usize> {
     let own = getrlimit(Resource::Nofile).current;
     let files = [own, server.open_files()?].into_iter().flatten().min();
-    let allowed = files.map_or(clients, |files| clients.min(usize::try_from(files).unwrap_or(usize::MAX) - SPARE_FILES));
+    let allowed =
+        files.map_or(clients, |files| clients.min(usize::try_from(files).unwrap_or(usize::MAX) - SPARE_FILES));
     if allowed < clients {
         progress(format_args!("{allowed} clients instead of {clients}, for more files may not be open"));
     }

@@ -6,6 +6,7 @@
 //!
 //! All of a generator runs on one thread, so that one core is what it takes, and cells are all its tasks need to count.
 
+pub mod acks;
 pub mod avalanche;
 pub mod cast;
 pub mod churn;
@@ -13,6 +14,7 @@ pub mod client;
 pub mod echo;
 pub mod http;
 pub mod idle;
+pub mod jitter;
 pub mod options;
 pub mod polling;
 pub mod proc;

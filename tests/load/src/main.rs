@@ -7,7 +7,7 @@ use clap::Command;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use syncwatch_load::options::Options;
 use syncwatch_load::report::{Report, progress};
-use syncwatch_load::{avalanche, cast, churn, echo, idle, polling, room};
+use syncwatch_load::{avalanche, cast, churn, echo, idle, jitter, polling, room};
 use tokio::runtime::{Builder, LocalOptions};
 
 /// Measures once.
@@ -18,6 +18,7 @@ async fn run(mode: &str, options: &Options) -> io::Result<Report> {
         churn::NAME => churn::run(options).await,
         echo::NAME => echo::run(options).await,
         idle::NAME => idle::run(options).await,
+        jitter::NAME => jitter::run(options).await,
         polling::NAME => polling::run(options).await,
         room::NAME => room::run(options).await,
         unknown => Err(io::Error::other(format!("no mode {unknown}"))),
@@ -29,7 +30,16 @@ fn command() -> Command {
         .about("Measures a Socket.IO server; progress goes to standard error, the figures as JSON to standard output")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([cast::command(), churn::command(), echo::command(), idle::command(), polling::command()])
+        .subcommands([
+            avalanche::command(),
+            cast::command(),
+            churn::command(),
+            echo::command(),
+            idle::command(),
+            jitter::command(),
+            polling::command(),
+            room::command(),
+        ])
 }
 
 /// Allows as many open files as the system lets us have.

@@ -48,6 +48,7 @@ pub async fn gather(options: &Options, target: &Target, rooms: usize) -> io::Res
         .buffered(CREATING_AT_ONCE)
         .try_collect::<Vec<_>>()
         .await?;
+    let rooms = &rooms;
     // The rooms fill evenly: first come all owners, then all who are the second of their room.
     let people = (0..members).flat_map(|place| {
         rooms.iter().enumerate().map(move |(room, rest::Room { code, token })| Person {

@@ -91,13 +91,17 @@ impl Member {
         self.next_id += 1;
         self.connection.push(format_args!("42/sync,{asked}[\"{event}\",{payload}]"));
         loop {
-            match Packet::parse(self.connection.next().await?) {
-                Packet::Event { data, .. } => heard(data),
-                Packet::Ack { id, data } if id == asked => {
-                    let (answer,) = serde_json::from_slice(data)?;
-                    return Ok(answer);
-                }
-                other => return Err(unexpected(format!("waiting for an ack: {other:?}"))),
+            let packet = self.connection.next().await?;
+            let parsed = Packet::parse(packet);
+            if let Packet::Event { data, .. } = parsed {
+                heard(data);
+            } else if let Packet::Ack { id, data } = parsed
+                && id == asked
+            {
+                let (answer,) = serde_json::from_slice(data)?;
+                return Ok(answer);
+            } else {
+                return Err(unexpected(format!("waiting for an ack: {}", String::from_utf8_lossy(packet))));
             }
         }
     }
@@ -113,10 +117,11 @@ impl Member {
     /// # Errors
     /// The connection is broken.
     pub async fn next(&mut self) -> io::Result<&[u8]> {
-        match Packet::parse(self.connection.next().await?) {
-            Packet::Event { data, .. } => Ok(data),
-            other => Err(unexpected(format!("waiting for an event: {other:?}"))),
-        }
+        let packet = self.connection.next().await?;
+        let Packet::Event { data, .. } = Packet::parse(packet) else {
+            return Err(unexpected(format!("waiting for an event: {}", String::from_utf8_lossy(packet))));
+        };
+        Ok(data)
     }
 
     /// Closes the connection on purpose.

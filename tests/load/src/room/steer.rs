@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use super::fill::{self, Seated};
 use super::member::{Member, is_named};
@@ -30,13 +30,14 @@ pub(super) async fn run(options: &Options) -> io::Result<Report> {
             return Err(io::Error::other(format!("sync:source was refused: {:?}", answer.error)));
         }
     }
+    sleep(WINDOW).await; // then the limit has forgotten the source, which is a command too
     let meter = Rc::new(Meter::default());
     let period = options.float(RATE).map(|rate| Duration::from_secs_f64(1.0 / rate));
     let (start, apart) = (Instant::now(), period.unwrap_or(WINDOW) / rooms as u32);
     let rooms = (0..rooms).map(|_| Rc::new(Room { members, ..Room::default() })).collect::<Vec<_>>();
     for Seated { person, member, .. } in seated {
         let (room, meter) = (Rc::clone(&rooms[person.room]), Rc::clone(&meter));
-        let mut listener = Listener { member, room, meter, heard: 0, sequence: None };
+        let mut listener = Listener { member, room, meter, sequence: None };
         // The rooms begin one after the other, so that they do not all send at the same moments.
         let begin = start + apart * person.room as u32;
         spawn_local(async move {
@@ -60,10 +61,11 @@ pub(super) async fn run(options: &Options) -> io::Result<Report> {
 #[derive(Debug, Default)]
 struct Room {
     members: usize,
+    /// How many commands were given.
+    given: Cell<u64>,
+    /// Those from the first on that is not complete.
     under_way: RefCell<VecDeque<Order>>,
-    /// How many commands have reached everyone.
-    complete: Cell<u64>,
-    /// When the last ones did.
+    /// When the last ones were complete.
     recent: RefCell<VecDeque<Instant>>,
     completed: Notify,
 }
@@ -80,25 +82,32 @@ impl Room {
         self.under_way.borrow().iter().map(|order| order.missing as u64).sum()
     }
 
+    /// Numbers another command.
+    fn give(&self, due: Instant) -> u64 {
+        self.under_way.borrow_mut().push_back(Order { due, missing: self.members });
+        self.given.replace(self.given.get() + 1)
+    }
+
     /// Notes that a member has got the command of this number; answers when it was due if this was the last member.
     fn deliver(&self, number: u64) -> Option<Instant> {
         let mut under_way = self.under_way.borrow_mut();
-        let index = usize::try_from(number.checked_sub(self.complete.get())?).ok()?;
-        let order = under_way.get_mut(index)?;
-        order.missing -= 1;
+        let first = self.given.get() - under_way.len() as u64;
+        let order = under_way.get_mut(usize::try_from(number.checked_sub(first)?).ok()?)?;
+        order.missing = order.missing.checked_sub(1)?;
         if order.missing > 0 {
             return None;
         }
-        // Every member gets the commands in their order, so that they are complete in their order too.
-        let order = under_way.pop_front()?;
-        self.complete.set(self.complete.get() + 1);
+        let due = order.due;
+        while under_way.front().is_some_and(|order| order.missing == 0) {
+            under_way.pop_front();
+        }
         let mut recent = self.recent.borrow_mut();
         recent.push_back(Instant::now());
         if recent.len() > COMMANDS_PER_WINDOW {
             recent.pop_front();
         }
         self.completed.notify_one();
-        Some(order.due)
+        Some(due)
     }
 
     /// Waits until the next command may be given: when no other is under way, and the contract's limit allows it.
@@ -121,7 +130,6 @@ struct Listener {
     member: Member,
     room: Rc<Room>,
     meter: Rc<Meter>,
-    heard: u64,
     /// The last command's sequence number.
     sequence: Option<u64>,
 }
@@ -136,12 +144,11 @@ impl Listener {
     /// Listens, and gives commands: at an even rate, or each as soon as it may be.
     async fn steer(&mut self, begin: Instant, period: Option<Duration>) -> io::Result<()> {
         let room = Rc::clone(&self.room);
-        let mut given = 0;
         while !self.meter.stopped() {
             let next = async {
                 match period {
                     Some(period) => {
-                        let due = begin + period * given;
+                        let due = begin + period.mul_f64(room.given.get() as f64);
                         sleep_until(due.into()).await;
                         due
                     }
@@ -151,9 +158,8 @@ impl Listener {
             tokio::select! {
                 biased;
                 due = next => {
-                    room.under_way.borrow_mut().push_back(Order { due, missing: room.members });
-                    given += 1;
-                    self.member.tell("sync:seek", &format!("{{\"targetMediaTime\":{given}}}"));
+                    let number = room.give(due);
+                    self.member.tell("sync:seek", &format!("{{\"targetMediaTime\":{number}}}"));
                 }
                 heard = self.hear() => heard?,
             }
@@ -163,7 +169,7 @@ impl Listener {
 
     /// Writes what is to be sent, and takes one event.
     async fn hear(&mut self) -> io::Result<()> {
-        let Self { member, room, meter, heard, sequence } = self;
+        let Self { member, room, meter, sequence } = self;
         let event = member.next().await?;
         if is_named(event, "room:error") {
             meter.error(String::from_utf8_lossy(event));
@@ -171,25 +177,25 @@ impl Listener {
         if !is_named(event, "sync:command") {
             return Ok(());
         }
-        let number = sequence_number(event);
-        if number.is_none() || sequence.is_some_and(|last| number != Some(last + 1)) {
+        let next = value(event, "sequenceNumber");
+        let number = value(event, "targetMediaTime");
+        if next.is_none() || sequence.is_some_and(|last| next != Some(last + 1)) || number.is_none() {
             meter.error(format_args!("after {sequence:?}: {}", String::from_utf8_lossy(event)));
         }
-        *sequence = number;
+        *sequence = next;
         meter.count(1);
-        if let Some(due) = room.deliver(*heard) {
+        if let Some(due) = number.and_then(|number| room.deliver(number)) {
             meter.wait(due.elapsed());
         }
-        *heard += 1;
         Ok(())
     }
 }
 
-/// The first sequence number in an event: its command's.
-fn sequence_number(event: &[u8]) -> Option<u64> {
-    const NAME: &str = "\"sequenceNumber\":";
+/// The first whole number of this name in an event: its command's, which comes before the state.
+fn value(event: &[u8], name: &str) -> Option<u64> {
     let event = str::from_utf8(event).ok()?;
-    let digits = &event[event.find(NAME)? + NAME.len()..];
+    let (_, rest) = event.split_once(name)?;
+    let digits = rest.strip_prefix("\":")?;
     digits[..digits.find(|next: char| !next.is_ascii_digit())?].parse().ok()
 }
 
@@ -204,9 +210,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sequence_number_is_the_commands() {
-        let event = br#"["sync:command",{"command":{"type":"SEEK","sequenceNumber":12},"state":{"sequenceNumber":13}}]"#;
-        assert_eq!(sequence_number(event), Some(12));
-        assert_eq!(sequence_number(b"[\"sync:command\",{}]"), None);
+    fn numbers_are_the_commands() {
+        let event =
+            br#"["sync:command",{"command":{"type":"SEEK","sequenceNumber":12},"state":{"sequenceNumber":13}}]"#;
+        assert_eq!(value(event, "sequenceNumber"), Some(12));
+        assert_eq!(value(event, "targetMediaTime"), None);
+    }
+
+    #[test]
+    fn a_command_is_complete_when_all_have_it() {
+        let room = Room { members: 2, ..Room::default() };
+        let (first, second) = (Instant::now(), Instant::now() + WINDOW);
+        assert_eq!((room.give(first), room.give(second)), (0, 1));
+        assert_eq!((room.deliver(1), room.deliver(0), room.deliver(1)), (None, None, Some(second)));
+        assert_eq!(room.missing(), 1);
+        assert_eq!((room.deliver(0), room.deliver(0), room.missing()), (Some(first), None, 0));
     }
 }

@@ -1,0 +1,95 @@
+//! Redis and PostgreSQL for a server that keeps its state in them: private ones, on free ports, in a directory of their own.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Signal, geteuid};
+
+use crate::server::{Program, free_port, pinned};
+
+/// The databases. They are killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    redis: Program,
+    postgres: Program,
+    urls: [String; 2],
+}
+
+impl Databases {
+    /// Starts both on the CPUs of the server, since they do a part of its work, with the settings their packages have.
+    pub(crate) async fn start(cpus: &str, directory: &Path) -> io::Result<Self> {
+        let (redis_port, postgres_port) = (free_port()?, free_port()?);
+        let text = |path: &Path| path.display().to_string();
+        let redis =
+            ["redis-server", "--bind", "127.0.0.1", "--port", &redis_port.to_string(), "--dir", &text(directory)];
+        let redis = Program::start(pinned(cpus, &redis), redis_port).await?;
+
+        let programs = postgres_programs()?;
+        let data = directory.join("postgres");
+        fs::create_dir(&data)?;
+        fs::set_permissions(directory, Permissions::from_mode(0o711))?;
+        // PostgreSQL does not run as root.
+        let user: &[&str] = if geteuid().is_root() {
+            &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+        } else {
+            &[]
+        };
+        if !user.is_empty() {
+            finish(&["chown", "postgres:postgres", &text(&data)]).await?;
+        }
+        let (initdb, postgres) = (text(&programs.join("initdb")), text(&programs.join("postgres")));
+        let make =
+            [initdb.as_str(), "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale"];
+        finish(&[user, &make, &["--pgdata", &text(&data)]].concat()).await?;
+        let serve = [postgres.as_str(), "-D", &text(&data), "-h", "127.0.0.1", "-p", &postgres_port.to_string()];
+        // Its log is one line for each start and stop.
+        let mut command = pinned(cpus, &[user, &serve, &["-c", "unix_socket_directories="]].concat());
+        command.stderr(Stdio::null());
+        let postgres = Program::start(command, postgres_port).await?;
+        Ok(Self {
+            redis,
+            postgres,
+            urls: [
+                format!("REDIS_URL=redis://127.0.0.1:{redis_port}"),
+                format!("DATABASE_URL=postgres://postgres@127.0.0.1:{postgres_port}/postgres"),
+            ],
+        })
+    }
+
+    /// The environment of a server that uses them.
+    pub(crate) fn variables(&self) -> [String; 2] {
+        self.urls.clone()
+    }
+
+    /// Their processes, while they run.
+    pub(crate) fn pids(&self) -> io::Result<[u32; 2]> {
+        Ok([self.redis.pid()?, self.postgres.pid()?])
+    }
+
+    /// Ends both, without waiting for those who are connected.
+    pub(crate) async fn stop(self) -> io::Result<()> {
+        self.redis.stop(Signal::TERM).await?;
+        self.postgres.stop(Signal::INT).await
+    }
+}
+
+/// Where Debian's package has the programs of the newest version that is installed.
+fn postgres_programs() -> io::Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")?.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    let newest = versions.filter(|programs| programs.join("postgres").exists()).max();
+    newest.ok_or_else(|| io::Error::other("PostgreSQL is not installed"))
+}
+
+/// Runs a program to its end.
+async fn finish(words: &[&str]) -> io::Result<()> {
+    let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("no program"))?;
+    let output = tokio::process::Command::new(program).args(arguments).kill_on_drop(true).output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{}: {}: {}", words.join(" "), output.status, said.trim())))
+}

@@ -1,0 +1,302 @@
+//! Servers at the same work: what each costs, beside the least that anything could cost, and what ours is meant to.
+
+use std::io;
+use std::path::Path;
+
+use crate::chart;
+use crate::figures::{Figures, Spread, figures, ratios};
+use crate::markdown::{cell, figure, median, table};
+use crate::record::{Metric, Record, Selection};
+use crate::runner::Job;
+use crate::server::Server;
+
+/// What servers are made to do.
+struct Work {
+    name: &'static str,
+    load: &'static [&'static str],
+    /// The same with few clients.
+    quick: &'static [&'static str],
+    warmup: f64,
+    seconds: f64,
+    /// Whether it needs HTTP long-polling, which the limits leave out.
+    polls: bool,
+}
+
+const WORKS: [Work; 7] = [
+    Work {
+        name: "echo",
+        load: &["echo", "--clients", "50", "--in-flight", "10", "--payload", "64"],
+        quick: &["echo", "--clients", "10", "--in-flight", "10", "--payload", "64"],
+        warmup: 2.0,
+        seconds: 8.0,
+        polls: false,
+    },
+    Work {
+        name: "cast-1x1000",
+        load: &["cast", "--rooms", "1", "--members", "1000", "--payload", "64"],
+        quick: &["cast", "--rooms", "1", "--members", "100", "--payload", "64"],
+        warmup: 2.0,
+        seconds: 8.0,
+        polls: false,
+    },
+    Work {
+        name: "cast-1x1000-1k",
+        load: &["cast", "--rooms", "1", "--members", "1000", "--payload", "1024"],
+        quick: &["cast", "--rooms", "1", "--members", "100", "--payload", "1024"],
+        warmup: 2.0,
+        seconds: 8.0,
+        polls: false,
+    },
+    Work {
+        name: "cast-100x10",
+        load: &["cast", "--rooms", "100", "--members", "10", "--payload", "64"],
+        quick: &["cast", "--rooms", "10", "--members", "10", "--payload", "64"],
+        warmup: 2.0,
+        seconds: 8.0,
+        polls: false,
+    },
+    Work {
+        name: "churn",
+        load: &["churn", "--concurrency", "16"],
+        quick: &["churn", "--concurrency", "4"],
+        warmup: 2.0,
+        seconds: 8.0,
+        polls: false,
+    },
+    Work {
+        name: "polling",
+        load: &["polling", "--clients", "50", "--in-flight", "10", "--payload", "64"],
+        quick: &["polling", "--clients", "10", "--in-flight", "10", "--payload", "64"],
+        warmup: 2.0,
+        seconds: 8.0,
+        polls: true,
+    },
+    Work {
+        name: "idle",
+        load: &["idle", "--clients", "10000"],
+        quick: &["idle", "--clients", "500"],
+        warmup: 0.0,
+        // One heartbeat of every connection: servers send one each 25 s.
+        seconds: 25.0,
+        polls: false,
+    },
+];
+
+/// A row of the table.
+struct Row {
+    work: &'static str,
+    title: &'static str,
+    metric: Metric,
+    /// The most that ours is meant to cost, in what another does.
+    goal: (f64, Server),
+}
+
+const ROWS: [Row; 8] = [
+    Row {
+        work: "echo",
+        title: "Event with ack, 50 clients × 10 in flight, 64 B: CPU per event",
+        metric: Metric::CPU,
+        goal: (1.25, Server::Tungstenite),
+    },
+    Row {
+        work: "cast-1x1000",
+        title: "Broadcast to 1 room of 1,000, 64 B: CPU per delivery",
+        metric: Metric::CPU,
+        goal: (1.2, Server::Raw),
+    },
+    Row {
+        work: "cast-1x1000-1k",
+        title: "Broadcast to 1 room of 1,000, 1 KiB: CPU per delivery",
+        metric: Metric::CPU,
+        goal: (1.2, Server::Raw),
+    },
+    Row {
+        work: "cast-100x10",
+        title: "Broadcast to 100 rooms of 10, 64 B: CPU per delivery",
+        metric: Metric::CPU,
+        goal: (1.2, Server::Raw),
+    },
+    Row {
+        work: "churn",
+        title: "Connect, join the namespace and leave, 16 at a time: CPU per connection",
+        metric: Metric::CPU,
+        goal: (1.1, Server::Tungstenite),
+    },
+    Row {
+        work: "polling",
+        title: "Event with ack over HTTP long-polling, 50 × 10, 64 B: CPU per event",
+        metric: Metric::CPU,
+        goal: (0.55, Server::Socketioxide),
+    },
+    Row {
+        work: "idle",
+        title: "10,000 idle connections: memory per connection",
+        metric: Metric::MEMORY,
+        goal: (0.6, Server::Tungstenite),
+    },
+    Row {
+        work: "idle",
+        title: "10,000 idle connections: CPU per second and 1,000 connections",
+        metric: Metric::IDLE_CPU,
+        goal: (0.5 / 0.58, Server::Tungstenite),
+    },
+];
+
+/// What is measured: each work, by each server that can do it.
+pub(crate) fn jobs(quick: bool) -> Vec<Vec<Job>> {
+    let job = |work: &Work, server| Job {
+        selection: Selection::Protocol,
+        work: work.name.to_owned(),
+        size: None,
+        server,
+        workers: 1,
+        load: if quick { work.quick } else { work.load }.iter().map(|word| (*word).to_owned()).collect(),
+        warmup: if quick { 0.5 } else { work.warmup },
+        seconds: if quick { 1.5 } else { work.seconds },
+    };
+    let able = |work: &Work, server| !work.polls || !matches!(server, Server::Raw | Server::Tungstenite);
+    WORKS
+        .iter()
+        .map(|work| {
+            Server::BENCHES.into_iter().filter(|server| able(work, *server)).map(|server| job(work, server)).collect()
+        })
+        .collect()
+}
+
+/// The tables; the chart becomes `servers.svg`.
+pub(crate) fn report(records: &[Record], directory: &Path) -> io::Result<String> {
+    let bars = ROWS.iter().filter_map(|row| bars(records, row)).collect::<Vec<_>>();
+    chart::bars("Cost, in that of ours (less is better)", &bars, &directory.join("servers.svg"))?;
+    Ok(text(records))
+}
+
+fn text(records: &[Record]) -> String {
+    let servers = Server::BENCHES.into_iter().filter(|server| records.iter().any(|record| record.server == *server));
+    let servers = servers.collect::<Vec<_>>();
+    let mut head = vec!["Work"];
+    head.extend(servers.iter().map(|server| server.title()));
+    let rows = |cell: &dyn Fn(&Row, Server) -> String, title: &dyn Fn(&Row) -> Option<String>| {
+        let measured = ROWS.iter().filter(|row| records.iter().any(|record| record.work == row.work));
+        measured
+            .filter_map(|row| {
+                Some([title(row)?].into_iter().chain(servers.iter().map(|server| cell(row, *server))).collect())
+            })
+            .collect::<Vec<Vec<String>>>()
+    };
+    let cost = rows(&|row, server| cell(records, row.work, &row.metric, server, Server::Ours), &|row| {
+        Some(format!("{}, {}", row.title, row.metric.unit))
+    });
+    let busy =
+        |row: &Row| (row.metric == Metric::CPU).then(|| row.title.split(':').next().unwrap_or_default().to_owned());
+    let rate = rows(&|row, server| median(records, row.work, &Metric::RATE, server), &busy);
+    let latency = rows(&|row, server| median(records, row.work, &Metric::LATENCY, server), &busy);
+    let goals = ROWS.iter().filter_map(|row| goal(records, row)).collect::<Vec<_>>();
+    format!(
+        "# Servers at the same work\n\n\
+         Medians over the repetitions, the least and the most in brackets, and × how many times what ours costs.\n\n\
+         {}\n## Goals\n\n{}\n## Done per second, one core\n\n{}\n\
+         ## Latency, 99th percentile in µs\n\nAt full load, so it tells of queues as much as of servers.\n\n{}",
+        table(&head, &cost),
+        table(&["Work", "Goal", "Is", "Ratio", "Verdict"], &goals),
+        table(&head, &rate),
+        table(&head, &latency),
+    )
+}
+
+fn of(records: &[Record], row: &Row, server: Server) -> Figures {
+    figures(records, row.work, None, server, &row.metric)
+}
+
+/// A row of the goals, where what it needs was measured.
+fn goal(records: &[Record], row: &Row) -> Option<Vec<String>> {
+    let (factor, base) = row.goal;
+    let ratio = Spread::of(&ratios(&of(records, row, Server::Ours), &of(records, row, base)))?;
+    let ours = Spread::of(&of(records, row, Server::Ours))?.median;
+    let limit = Spread::of(&of(records, row, base))?.median;
+    let unit = row.metric.unit;
+    Some(vec![
+        row.title.to_owned(),
+        format!("{} × {} = {} {unit}", figure(factor), base.title(), figure(limit * factor)),
+        format!("{} {unit}", figure(ours)),
+        format!("{} ({}–{})", figure(ratio.median), figure(ratio.least), figure(ratio.most)),
+        if ratio.median <= factor { "met" } else { "**missed**" }.to_owned(),
+    ])
+}
+
+/// A row as a group of bars, where ours was measured.
+fn bars(records: &[Record], row: &Row) -> Option<chart::Group> {
+    let ours = of(records, row, Server::Ours);
+    Spread::of(&ours)?;
+    let bar = |server| {
+        let own = of(records, row, server);
+        Some(chart::Bar {
+            server,
+            ratio: Spread::of(&ratios(&own, &ours))?.median,
+            label: format!("{} {}", figure(Spread::of(&own)?.median), row.metric.unit),
+        })
+    };
+    Some(chart::Group { title: row.title.to_owned(), bars: Server::BENCHES.into_iter().filter_map(bar).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::record::Outcome;
+    use crate::record::tests::record;
+
+    fn echo(server: Server, repetition: u32, cpu: f64) -> Record {
+        let report = json!({ "cpu_us_per_op": cpu, "per_second": 1000, "latency_us": { "p99": 20 }, "lost": 0 });
+        record("echo", server, repetition, Outcome::Result(report))
+    }
+
+    fn measured() -> Vec<Record> {
+        vec![
+            echo(Server::Tungstenite, 1, 2.0),
+            echo(Server::Ours, 1, 2.4),
+            echo(Server::Tungstenite, 2, 4.0),
+            echo(Server::Ours, 2, 4.4),
+            echo(Server::Tungstenite, 3, 3.0),
+            echo(Server::Ours, 3, 3.9),
+            record("echo", Server::SocketIo, 1, Outcome::Error("gone".into())),
+        ]
+    }
+
+    #[test]
+    fn a_goal_is_judged_by_the_median_of_ratios_within_repetitions() {
+        let row = goal(&measured(), &ROWS[0]).unwrap();
+        assert_eq!(row[1..], ["1.25 × limit: tungstenite = 3.75 µs", "3.90 µs", "1.20 (1.10–1.30)", "met"]);
+        let mut slower = measured();
+        slower.push(echo(Server::Ours, 1, 2.6));
+        assert_eq!(goal(&slower, &ROWS[0]).unwrap()[3..], ["1.30 (1.10–1.30)", "**missed**"]);
+        assert_eq!(goal(&slower, &ROWS[1]), None);
+    }
+
+    #[test]
+    fn a_cell_has_median_spread_and_ratio_or_says_what_is_missing() {
+        let records = measured();
+        assert_eq!(cell(&records, "echo", &Metric::CPU, Server::Ours, Server::Ours), "3.90 (2.40–4.40)");
+        assert_eq!(cell(&records, "echo", &Metric::CPU, Server::Tungstenite, Server::Ours), "3.00 (2.00–4.00) ×0.833");
+        assert_eq!(cell(&records, "echo", &Metric::CPU, Server::SocketIo, Server::Ours), "failed");
+        assert_eq!(cell(&records, "echo", &Metric::CPU, Server::Raw, Server::Ours), "–");
+    }
+
+    #[test]
+    fn the_report_shows_works_that_were_measured() {
+        let text = text(&measured());
+        assert!(text.contains("| Work | limit: tungstenite | ours | socket.io |\n"), "{text}");
+        assert!(!text.contains("Broadcast"), "{text}");
+    }
+
+    #[test]
+    fn limits_do_not_poll() {
+        let polling = jobs(false).into_iter().flatten().filter(|job| job.work == "polling");
+        assert_eq!(polling.map(|job| job.server).collect::<Vec<_>>(), Server::BENCHES[2..]);
+    }
+
+    #[test]
+    fn every_row_has_its_work() {
+        assert!(ROWS.iter().all(|row| WORKS.iter().any(|work| work.name == row.work)));
+    }
+}

@@ -1,0 +1,251 @@
+//! The servers that are compared: how each is started, and how it ends.
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::databases::Databases;
+use crate::place::Place;
+
+/// A server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Server {
+    /// The least that answers at all, on the operating system's calls.
+    #[serde(rename = "raw")]
+    Raw,
+    /// The least that answers, on the WebSocket library that Rust servers use.
+    #[serde(rename = "tungstenite")]
+    Tungstenite,
+    /// Ours: `socketio/examples/fanout.rs`.
+    #[serde(rename = "ours")]
+    Ours,
+    /// `peers/socketioxide`.
+    #[serde(rename = "socketioxide")]
+    Socketioxide,
+    /// `peers/socket.io`, the reference.
+    #[serde(rename = "socket.io")]
+    SocketIo,
+    /// `peers/python-socketio`.
+    #[serde(rename = "python-socketio")]
+    PythonSocketIo,
+    /// The product, all by itself.
+    #[serde(rename = "syncwatch")]
+    Syncwatch,
+    /// The product with Redis and PostgreSQL, as one of several that share them.
+    #[serde(rename = "syncwatch-shared")]
+    SyncwatchShared,
+    /// `peers/contract`, with Redis and PostgreSQL.
+    #[serde(rename = "contract")]
+    Contract,
+}
+
+impl Server {
+    /// Those of the namespace `/bench`.
+    pub(crate) const BENCHES: [Self; 6] =
+        [Self::Raw, Self::Tungstenite, Self::Ours, Self::Socketioxide, Self::SocketIo, Self::PythonSocketIo];
+    /// Those of the namespace `/sync`.
+    pub(crate) const PRODUCTS: [Self; 3] = [Self::Syncwatch, Self::SyncwatchShared, Self::Contract];
+
+    pub(crate) fn all() -> impl Iterator<Item = Self> + Clone {
+        Self::BENCHES.into_iter().chain(Self::PRODUCTS)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Tungstenite => "tungstenite",
+            Self::Ours => "ours",
+            Self::Socketioxide => "socketioxide",
+            Self::SocketIo => "socket.io",
+            Self::PythonSocketIo => "python-socketio",
+            Self::Syncwatch => "syncwatch",
+            Self::SyncwatchShared => "syncwatch-shared",
+            Self::Contract => "contract",
+        }
+    }
+
+    /// Its name with what it is, where the name alone does not tell.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Raw => "limit: raw",
+            Self::Tungstenite => "limit: tungstenite",
+            Self::SyncwatchShared => "syncwatch with Redis and PostgreSQL",
+            Self::Contract => "socket.io with Redis and PostgreSQL",
+            Self::Ours | Self::Socketioxide | Self::SocketIo | Self::PythonSocketIo | Self::Syncwatch => self.name(),
+        }
+    }
+
+    fn has_databases(self) -> bool {
+        matches!(self, Self::SyncwatchShared | Self::Contract)
+    }
+
+    /// The command that starts it. What it may set itself is the same for all: one worker.
+    fn command(
+        self,
+        place: &Place,
+        port: u16,
+        workers: u16,
+        files: &Path,
+        databases: Option<&Databases>,
+    ) -> Vec<String> {
+        let text = |path: PathBuf| path.display().to_string();
+        let peers = place.source.join("peers");
+        let (port, workers) = (port.to_string(), workers.to_string());
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let port_variable = format!("PORT={port}");
+        match self {
+            Self::Raw | Self::Tungstenite => {
+                words(&[&text(place.programs.join("limit")), "--kind", self.name(), "--port", &port])
+            }
+            Self::Ours => {
+                let program = text(place.programs.join("examples/fanout"));
+                words(&[&program, "--port", &port, "--workers", &workers])
+            }
+            Self::Socketioxide => {
+                let program = text(place.target.join("socketioxide/release/syncwatch-load-socketioxide"));
+                words(&[&program, "--port", &port, "--workers", &workers])
+            }
+            Self::SocketIo => {
+                let program = text(peers.join("socket.io/server.mjs"));
+                words(&["env", "NODE_ENV=production", "node", &program, "--port", &port])
+            }
+            Self::PythonSocketIo => {
+                let python = text(place.target.join("load-venv/bin/python"));
+                words(&[&python, &text(peers.join("python-socketio/server.py")), "--port", &port])
+            }
+            // On one CPU it has one worker.
+            Self::Syncwatch | Self::SyncwatchShared => {
+                let data = format!("DATA_DIR={}", files.display());
+                let mut command = words(&["env", &port_variable, "HOST=127.0.0.1", "RUST_LOG=warn", &data]);
+                command.extend(words(&["GUEST_ROOMS=true", JWT_SECRET]));
+                command.extend(databases.into_iter().flat_map(Databases::variables));
+                command.push(text(place.programs.join("syncwatch")));
+                command
+            }
+            Self::Contract => {
+                let mut command = words(&["env", &port_variable, "NODE_ENV=production", JWT_SECRET]);
+                command.extend(databases.into_iter().flat_map(Databases::variables));
+                command.extend(words(&["node", &text(peers.join("contract/server.mjs"))]));
+                command
+            }
+        }
+    }
+}
+
+/// A server that runs. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    program: Program,
+    databases: Option<Databases>,
+    // What it keeps goes after it.
+    _files: TempDir,
+}
+
+impl Running {
+    /// Starts a server on a free port, and waits until it takes connections.
+    pub(crate) async fn start(server: Server, place: &Place, workers: u16) -> io::Result<Self> {
+        let (cpus, files) = (place.server_cores(workers), tempfile::tempdir()?);
+        let databases = match server.has_databases() {
+            true => Some(Databases::start(&cpus, files.path()).await?),
+            false => None,
+        };
+        let port = free_port()?;
+        let words = server.command(place, port, workers, files.path(), databases.as_ref());
+        let mut command = pinned(&cpus, &words);
+        // No settings from a file of where this was called.
+        command.current_dir(files.path());
+        Ok(Self { program: Program::start(command, port).await?, databases, _files: files })
+    }
+
+    /// What tells the generator where it is and which processes are its own.
+    pub(crate) fn options(&self) -> io::Result<Vec<String>> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.program.port));
+        let mut options = vec![("--address", address.to_string()), ("--pid", self.program.pid()?.to_string())];
+        if let Some(databases) = &self.databases {
+            options.extend(databases.pids()?.map(|pid| ("--beside", pid.to_string())));
+        }
+        Ok(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect())
+    }
+
+    /// Ends it, and what it needed.
+    pub(crate) async fn stop(self) -> io::Result<()> {
+        self.program.stop(Signal::TERM).await?;
+        match self.databases {
+            Some(databases) => databases.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A process that listens. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Program {
+    process: Child,
+    port: u16,
+}
+
+impl Program {
+    /// Runs a command, and waits until it takes connections at a port.
+    pub(crate) async fn start(mut command: Command, port: u16) -> io::Result<Self> {
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let deadline = Instant::now() + STARTING;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+            if let Some(status) = process.try_wait()? {
+                return Err(io::Error::other(format!("it did not start: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("it does not listen after {STARTING:?}")));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Self { process, port })
+    }
+
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> io::Result<u32> {
+        self.process.id().ok_or_else(|| io::Error::other("it has ended"))
+    }
+
+    /// Ends it: asks with a signal first, and kills it when that does not help.
+    pub(crate) async fn stop(mut self, signal: Signal) -> io::Result<()> {
+        if let Some(status) = self.process.try_wait()? {
+            return Err(io::Error::other(format!("it ended by itself: {status}")));
+        }
+        let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            kill_process(pid, signal)?;
+        }
+        if timeout(STOPPING, self.process.wait()).await.is_err() {
+            self.process.kill().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A command that runs on some CPUs only, and ends when the runner does, however that ends.
+pub(crate) fn pinned(cpus: &str, words: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", cpus]).args(words).kill_on_drop(true);
+    command
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// An interpreter with many modules takes a second or two.
+const STARTING: Duration = Duration::from_secs(30);
+/// Ten thousand connections take a moment to close.
+const STOPPING: Duration = Duration::from_secs(5);
+const JWT_SECRET: &str = "JWT_SECRET=that of a server that lives for seconds";

@@ -149,7 +149,7 @@ impl Client {
             return;
         };
         let ack = ack.map(|id| Ack { socket: socket.clone(), id });
-        match guarded(|| urgent(socket, event.data().clone(), ack)) {
+        match guarded(|| urgent(socket, event.data(), ack)) {
             Some(Ok(())) => {}
             // The events that wait came before this one, so they are not forgotten.
             Some(Err(Mismatch { error: DataError::Malformed, .. })) => {
@@ -346,7 +346,7 @@ impl Member {
                     event.data().validate().map_err(|_| Malformed)?;
                     return Ok(handlers.fallback.as_ref().map(|fallback| fallback(socket(), event, ack)));
                 };
-                match handler(socket(), event.data().clone(), ack) {
+                match handler(socket(), event.data(), ack) {
                     Ok(future) => Some(future),
                     Err(Mismatch { error: DataError::Malformed, .. }) => return Err(Malformed),
                     Err(mismatch) => self.mismatch(event.name().to_owned(), mismatch),

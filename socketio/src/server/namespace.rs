@@ -23,8 +23,8 @@ type OnRoundTrip = Box<dyn Fn(&Socket, Duration) + Send + Sync>;
 type OnConnect = Box<dyn Fn(Socket) -> BoxFuture<()> + Send + Sync>;
 type OnDisconnecting = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
 type OnDisconnect = Box<dyn Fn(Socket, DisconnectReason) -> BoxFuture<()> + Send + Sync>;
-type Handler = Box<dyn Fn(Socket, Data, Option<Ack>) -> Result<BoxFuture<()>, Mismatch> + Send + Sync>;
-type Urgent = Box<dyn Fn(&Socket, Data, Option<Ack>) -> Result<(), Mismatch> + Send + Sync>;
+type Handler = Box<dyn Fn(Socket, &Data, Option<Ack>) -> Result<BoxFuture<()>, Mismatch> + Send + Sync>;
+type Urgent = Box<dyn Fn(&Socket, &Data, Option<Ack>) -> Result<(), Mismatch> + Send + Sync>;
 type OnMismatch = Box<dyn Fn(Socket, String, DataError, Option<Ack>) -> BoxFuture<()> + Send + Sync>;
 type Fallback = Box<dyn Fn(Socket, Event, Option<Ack>) -> BoxFuture<()> + Send + Sync>;
 
@@ -127,7 +127,7 @@ impl NamespaceBuilder {
     {
         self.register(
             event,
-            Box::new(move |socket, data, ack| match data.args() {
+            Box::new(move |socket: Socket, data: &Data, ack: Option<Ack>| match data.args() {
                 Ok(arguments) => Ok(Box::pin(handler(socket, arguments))),
                 Err(error) => Err(Mismatch { error, ack }),
             }),
@@ -143,7 +143,7 @@ impl NamespaceBuilder {
     {
         self.register(
             event,
-            Box::new(move |socket, data, ack| match data.args() {
+            Box::new(move |socket: Socket, data: &Data, ack: Option<Ack>| match data.args() {
                 Ok(arguments) => Ok(Box::pin(handler(socket, arguments, ack))),
                 Err(error) => Err(Mismatch { error, ack }),
             }),
@@ -159,7 +159,7 @@ impl NamespaceBuilder {
         F: Fn(&Socket, T, Option<Ack>) + Send + Sync + 'static,
         T: FromArguments + 'static,
     {
-        let urgent: Urgent = Box::new(move |socket, data, ack| match data.args() {
+        let urgent: Urgent = Box::new(move |socket: &Socket, data: &Data, ack: Option<Ack>| match data.args() {
             Ok(arguments) => {
                 handler(socket, arguments, ack);
                 Ok(())

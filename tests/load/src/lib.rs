@@ -6,6 +6,7 @@
 //!
 //! All of a generator runs on one thread, so that one core is what it takes, and cells are all its tasks need to count.
 
+pub mod acks;
 pub mod avalanche;
 pub mod cast;
 pub mod churn;

@@ -1,6 +1,6 @@
 //! `polling`: what an event with an ack costs over HTTP long polling, with one connection for polls and one for posts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::io;
 use std::rc::Rc;
@@ -12,10 +12,11 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::acks::{Acks, Window};
 use crate::client::{Packet, Target, unexpected};
 use crate::http::HttpConnection;
 use crate::options::{self, Options, number};
-use crate::report::{Meter, Report};
+use crate::report::Report;
 
 /// The mode's name.
 pub const NAME: &str = "polling";
@@ -35,103 +36,80 @@ pub fn command() -> Command {
 /// The clients cannot connect, or the server is gone.
 pub async fn run(options: &Options) -> io::Result<Report> {
     let target = options.target("/bench");
+    let (acks, in_flight) = (Acks::new(options, target.prefix()), options.number("in-flight"));
     let clients = stream::iter(0..options.number("clients"))
-        .map(|number| Client::open(&target, number))
+        .map(|number| open(&target, number, &acks))
         .buffered(OPENING_AT_ONCE)
         .try_collect::<Vec<_>>()
         .await?;
-    let meter = Rc::new(Meter::default());
-    let (in_flight, payload) = (options.number("in-flight"), "x".repeat(options.number("payload")));
-    let sessions = clients.into_iter().map(|client| client.start(&meter, in_flight, &payload)).collect::<Vec<_>>();
-    let mut report = meter.measure(options).await?;
-    meter.settle(&mut report, || sessions.iter().map(|session| session.awaited.get()).sum()).await;
-    Ok(report)
+    for (session, polls, posts) in clients {
+        let (polling, acks) = (Rc::clone(&session), Rc::clone(&acks));
+        spawn_local(async move { acks.check(polling.poll(polls).await) });
+        let acks = Rc::clone(&session.acks);
+        spawn_local(async move { acks.check(session.post(posts, in_flight).await) });
+    }
+    acks.measure(options).await
 }
 
-/// A session that has joined the namespace.
-struct Client {
-    /// Path and query of its requests.
-    path: String,
-    prefix: String,
-    polls: HttpConnection,
-    posts: HttpConnection,
-}
-
-impl Client {
-    async fn open(target: &Target, number: usize) -> io::Result<Self> {
-        let mut polls = HttpConnection::open(target, number).await?;
-        let mut posts = HttpConnection::open(target, number).await?;
-        let transport = format!("{}?EIO=4&transport=polling", target.path);
-        let open = polls.get(&transport).await?;
-        let open = open.strip_prefix(b"0").and_then(|json| serde_json::from_slice::<Value>(json).ok());
-        let sid = open.as_ref().and_then(|open| open["sid"].as_str());
-        let sid = sid.ok_or_else(|| unexpected("an open packet without sid".to_owned()))?;
-        let (path, prefix) = (format!("{transport}&sid={sid}"), target.prefix());
-        posts.post(&path, &format!("40{prefix}")).await?;
-        let answer = polls.get(&path).await?;
-        if !matches!(Packet::parse(answer), Packet::Connect(_)) {
-            return Err(unexpected(format!("joining was answered with {}", String::from_utf8_lossy(answer))));
+/// Begins a session, joins the namespace, and returns the connections for polls and for posts too.
+async fn open(
+    target: &Target,
+    number: usize,
+    acks: &Rc<Acks>,
+) -> io::Result<(Rc<Session>, HttpConnection, HttpConnection)> {
+    let mut polls = HttpConnection::open(target, number).await?;
+    let mut posts = HttpConnection::open(target, number).await?;
+    let transport = format!("{}?EIO=4&transport=polling", target.path);
+    let open = polls.get(&transport).await?;
+    let open = open.strip_prefix(b"0").and_then(|json| serde_json::from_slice::<Value>(json).ok());
+    let sid = open.as_ref().and_then(|open| open["sid"].as_str());
+    let sid = sid.ok_or_else(|| unexpected("an open packet without sid".to_owned()))?;
+    let path = format!("{transport}&sid={sid}");
+    posts.post(&path, &format!("40{}", target.prefix())).await?;
+    let window = RefCell::new(Window::new(acks));
+    let session = Session { path, acks: Rc::clone(acks), window, pinged: Cell::default(), acked: Notify::new() };
+    let mut joined = false;
+    while !joined {
+        for packet in packets(polls.get(&session.path).await?) {
+            match packet {
+                b"2" => session.pinged.set(true),
+                b"6" => {}
+                packet if matches!(Packet::parse(packet), Packet::Connect(_)) => joined = true,
+                other => {
+                    let answer = String::from_utf8_lossy(other);
+                    return Err(unexpected(format!("joining was answered with {answer}")));
+                }
+            }
         }
-        Ok(Self { path, prefix, polls, posts })
     }
-
-    fn start(self, meter: &Rc<Meter>, in_flight: usize, payload: &str) -> Rc<Session> {
-        let session = Rc::new(Session {
-            path: self.path,
-            prefix: self.prefix,
-            meter: Rc::clone(meter),
-            payload: payload.to_owned(),
-            next_id: Cell::new(0),
-            awaited: Cell::new(0),
-            sent: Cell::new(Instant::now()),
-            pinged: Cell::new(false),
-            acked: Notify::new(),
-        });
-        let (polling, posting) = (Rc::clone(&session), Rc::clone(&session));
-        spawn_local(async move { polling.check(polling.poll(self.polls).await) });
-        spawn_local(async move { posting.check(posting.post(self.posts, in_flight as u64).await) });
-        session
-    }
+    Ok((Rc::new(session), polls, posts))
 }
 
 /// What the polls and the posts of a session know together.
 struct Session {
+    /// Path and query of its requests.
     path: String,
-    prefix: String,
-    payload: String,
-    meter: Rc<Meter>,
-    next_id: Cell<u64>,
-    /// Acks that have not come; the last of them has the id before `next_id`.
-    awaited: Cell<u64>,
-    sent: Cell<Instant>,
+    acks: Rc<Acks>,
+    window: RefCell<Window>,
+    /// Whether a ping has to be answered.
     pinged: Cell<bool>,
+    /// All that was posted is acked.
     acked: Notify,
 }
 
 impl Session {
-    fn check(&self, end: io::Result<()>) {
-        if let Err(error) = end {
-            self.meter.error(format_args!("cut off: {error}"));
-        }
-    }
-
-    async fn post(&self, mut posts: HttpConnection, in_flight: u64) -> io::Result<()> {
-        let Self { path, prefix, payload, .. } = self;
+    async fn post(&self, mut posts: HttpConnection, in_flight: usize) -> io::Result<()> {
         let mut body = String::new();
-        while !self.meter.stopped() {
+        while !self.acks.stopped() {
             body.clear();
             if self.pinged.take() {
                 body.push_str("3\x1e");
             }
-            let ids = self.next_id.get()..self.next_id.get() + in_flight;
-            for id in ids.clone() {
-                let separator = if id == ids.start { "" } else { "\x1e" };
-                write!(body, "{separator}42{prefix}{id}[\"echo\",\"{payload}\"]").expect("a string takes all");
-            }
-            self.next_id.set(ids.end);
-            self.awaited.set(in_flight);
-            self.sent.set(Instant::now());
-            posts.post(path, &body).await?;
+            self.window.borrow_mut().send(in_flight, |event| {
+                write!(body, "{event}\x1e").expect("a string takes all that is written");
+            });
+            body.pop(); // a separator stands between packets only
+            posts.post(&self.path, &body).await?;
             self.acked.notified().await;
         }
         Ok(())
@@ -140,37 +118,27 @@ impl Session {
     async fn poll(&self, mut polls: HttpConnection) -> io::Result<()> {
         loop {
             let body = polls.get(&self.path).await?;
-            let latency = self.sent.get().elapsed();
-            for packet in body.split(|byte| *byte == SEPARATOR) {
+            let now = Instant::now();
+            let mut window = self.window.borrow_mut();
+            for packet in packets(body) {
                 match packet {
                     b"2" => self.pinged.set(true),
                     b"6" => {}
-                    packet => self.on_ack(packet, latency),
+                    packet => {
+                        if window.receive(packet, now) && window.is_empty() {
+                            self.acked.notify_one();
+                        }
+                    }
                 }
             }
         }
     }
-
-    fn on_ack(&self, packet: &[u8], latency: std::time::Duration) {
-        let awaited = self.awaited.get();
-        let expected = self.next_id.get() - awaited;
-        // The array's brackets and the string's quotes are four more.
-        let size = self.payload.len() + 4;
-        let right = matches!(Packet::parse(packet), Packet::Ack { id, data } if id == expected && data.len() == size);
-        if awaited == 0 || !right {
-            return self.meter.error(format_args!("not ack {expected}: {}", String::from_utf8_lossy(packet)));
-        }
-        self.meter.count(1);
-        self.meter.wait(latency);
-        self.awaited.set(awaited - 1);
-        if awaited == 1 {
-            self.acked.notify_one();
-        }
-    }
 }
 
-/// What stands between the packets of a body.
-const SEPARATOR: u8 = 0x1e;
+/// The packets of a body.
+fn packets(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split(|byte| *byte == b'\x1e')
+}
 
 /// Keeps a server busy, and below the backlog of any with two connections each.
 const OPENING_AT_ONCE: usize = 32;

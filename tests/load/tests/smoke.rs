@@ -71,6 +71,7 @@ fn measure_over_websocket(address: SocketAddr, pid: u32) {
 
 fn assert_operations(report: &Value) {
     assert!(report["operations"].as_u64() > Some(0), "{report}");
+    assert!(report.get("overtaking").is_none_or(|acks| *acks == 0), "{report}");
     assert!(report["latency_us"]["max"].as_u64() >= report["latency_us"]["p50"].as_u64(), "{report}");
 }
 

@@ -1,4 +1,5 @@
-//! Redis and PostgreSQL for a server that keeps its state in them: private ones, on free ports, in a directory of their own.
+//! Redis and PostgreSQL for a server that keeps its state in them: private ones, on free ports, in a directory of their
+//! own.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -13,16 +13,16 @@ use crate::place::Place;
 pub(crate) fn gather(place: &Place, quick: bool) -> io::Result<Value> {
     let peers = place.source.join("peers");
     let versions = json!({
-        "ours": first_line("git", &["-C", &place.source.display().to_string(), "describe", "--always", "--dirty"]),
+        "ours": version("git", &["-C", &place.source.display().to_string(), "describe", "--always", "--dirty"]),
         "tungstenite": locked(&place.source.join("../../Cargo.lock"), "tungstenite")?,
         "socketioxide": locked(&peers.join("socketioxide/Cargo.lock"), "socketioxide")?,
         "socket.io": installed(&peers.join("socket.io"), "socket.io")?,
         "ws": installed(&peers.join("socket.io"), "ws")?,
         "python-socketio": pinned(&peers.join("python-socketio/requirements.txt"), "python-socketio")?,
         "uvicorn": pinned(&peers.join("python-socketio/requirements.txt"), "uvicorn")?,
-        "rustc": first_line("rustc", &["--version"]),
-        "node": first_line("node", &["--version"]),
-        "python": first_line(&place.target.join("load-venv/bin/python").display().to_string(), &["--version"]),
+        "rustc": version("rustc", &["--version"]),
+        "node": version("node", &["--version"]),
+        "python": version(&place.target.join("load-venv/bin/python").display().to_string(), &["--version"]),
     });
     Ok(json!({
         "quick": quick,
@@ -48,8 +48,8 @@ pub(crate) fn text(facts: &Value) -> String {
         ""
     };
     format!(
-        "## Machine\n\n{quick}{} CPUs, {}; {} of memory; Linux {}; {} open files for each process. Servers ran on CPU {}, \
-         the generator on CPU {}.\n\nVersions: {}.\n",
+        "## Machine\n\n{quick}{} CPUs, {}; {} of memory; Linux {}; {} open files for each process. \
+         Servers ran on CPU {}, the generator on CPU {}.\n\nVersions: {}.\n",
         said("cpus"),
         said("cpu"),
         said("memory"),
@@ -61,10 +61,13 @@ pub(crate) fn text(facts: &Value) -> String {
     )
 }
 
-/// What a program says first; nothing where it is missing.
-fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+/// The version that a program says it is of, with or without its name before it; nothing where it is missing.
+fn version(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut words = said.split_whitespace();
+    let first = words.next()?;
+    Some(words.next().unwrap_or(first).to_owned())
 }
 
 /// The value of a line `name : value`.

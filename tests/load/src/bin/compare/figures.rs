@@ -23,7 +23,8 @@ pub(crate) fn figures<'a>(
         .collect()
 }
 
-/// How many times as much one is as another, in each repetition that has both: what was measured within the same minutes.
+/// How many times as much one is as another, in each repetition that has both: what was measured within the same
+/// minutes.
 pub(crate) fn ratios(figures: &Figures, base: &Figures) -> Figures {
     figures
         .iter()

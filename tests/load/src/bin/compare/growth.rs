@@ -176,7 +176,10 @@ pub(crate) fn jobs(quick: bool, open_files: u64) -> Vec<Vec<Job>> {
 
 /// The tables; each series has a chart too.
 pub(crate) fn report(records: &[Record], directory: &Path) -> io::Result<String> {
-    let mut text = "# Our server with more and more\n\nMedians over the repetitions. Flatness is the most divided by the least of a row: 1 is flat.\n".to_owned();
+    let mut text = "# Our server with more and more\n\n\
+                    Medians over the repetitions. Flatness is the most divided by the least of a \
+                    row: 1 is flat.\n"
+        .to_owned();
     for series in &SERIES {
         let lines = series.lines.iter().map(|line| (line.title, points(records, line))).collect::<Vec<_>>();
         if lines.iter().all(|(_, points)| points.is_empty()) {

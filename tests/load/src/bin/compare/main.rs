@@ -1,5 +1,5 @@
-//! The runner of the load tests: starts servers one after the other, lets the generator measure each at the same work, and
-//! writes what came of it as results.jsonl, tables and charts. `tests/load/run` builds all it needs and calls it.
+//! The runner of the load tests: starts servers one after the other, lets the generator measure each at the same work,
+//! and writes what came of it as results.jsonl, tables and charts. `tests/load/run` builds all it needs and calls it.
 
 use std::fs;
 use std::io;
@@ -63,8 +63,8 @@ impl Plan {
         self.quick || !self.only.is_empty() || !self.peers.is_empty()
     }
 
-    /// The jobs in the order in which they run. Repetitions are outermost, so that each meets another moment of the machine;
-    /// what is compared follows each other, so that it meets the same one; and no server is always the first.
+    /// The jobs in the order in which they run. Repetitions are outermost, so that each meets another moment of the
+    /// machine; what is compared follows each other, so that it meets the same one; and no server is always the first.
     fn jobs(&self, place: &Place) -> Vec<(u32, Job)> {
         let mut jobs = Vec::new();
         for repetition in 1..=self.repetitions {

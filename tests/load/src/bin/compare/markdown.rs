@@ -48,7 +48,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A cell that tells what a server needs: the median, the least and the most, and how many times what `base` needs.
+/// A cell that tells what a server needs: the median, the least and the most, how many times what `base` needs, and a
+/// mark where not all went well.
 pub(crate) fn cell(records: &[Record], work: &str, metric: &Metric, server: Server, base: Server) -> String {
     let own = figures(records, work, None, server, metric);
     let Some(spread) = Spread::of(&own) else { return missing(records, work, server).to_owned() };
@@ -57,6 +58,9 @@ pub(crate) fn cell(records: &[Record], work: &str, metric: &Metric, server: Serv
         && let Some(ratio) = Spread::of(&ratios(&own, &figures(records, work, None, base, metric)))
     {
         text += &format!(" ×{}", figure(ratio.median));
+    }
+    if records.iter().any(|record| record.work == work && record.server == server && record.trouble().is_some()) {
+        text += " †";
     }
     text
 }
@@ -77,20 +81,10 @@ fn missing(records: &[Record], work: &str, server: Server) -> &'static str {
 pub(crate) fn troubles(records: &[Record]) -> String {
     let mut text = String::new();
     for record in records {
-        let what = match &record.outcome {
-            Outcome::Error(error) => format!("attempt {} failed: {error}", record.attempt),
-            Outcome::Result(_) => {
-                let number = |metric| record.figure(metric).unwrap_or(0.0);
-                let (lost, errors) = (number(&Metric::LOST), number(&Metric::ERRORS));
-                if lost == 0.0 && errors == 0.0 {
-                    continue;
-                }
-                format!("{} lost, {} errors", count(lost as u64), count(errors as u64))
-            }
-        };
+        let Some(trouble) = record.trouble() else { continue };
         let size = record.size.map_or_else(String::new, |size| format!(" {size}"));
         let (work, server, repetition) = (&record.work, record.server.name(), record.repetition);
-        let _infallible = writeln!(text, "- {work}{size}, {server}, repetition {repetition}: {what}");
+        let _infallible = writeln!(text, "- {work}{size}, {server}, repetition {repetition}: {trouble}");
     }
     if text.is_empty() { "Nothing failed, and nothing was lost.\n".to_owned() } else { text }
 }
@@ -138,7 +132,7 @@ mod tests {
         ];
         assert_eq!(
             troubles(&records),
-            "- echo, raw, repetition 1: attempt 1 failed: gone\n- cast, ours, repetition 2: 2 lost, 1 errors\n"
+            "- echo, raw, repetition 1: attempt 1 failed: gone\n- cast, ours, repetition 2: lost 2, errors 1\n"
         );
     }
 }

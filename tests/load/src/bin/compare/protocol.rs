@@ -193,7 +193,8 @@ fn text(records: &[Record]) -> String {
     let goals = ROWS.iter().filter_map(|row| goal(records, row)).collect::<Vec<_>>();
     format!(
         "# Servers at the same work\n\n\
-         Medians over the repetitions, the least and the most in brackets, and × how many times what ours costs.\n\n\
+         Medians over the repetitions, the least and the most in brackets, × how many times what ours costs, \
+         and † where something failed, was lost or wrong.\n\n\
          {}\n## Goals\n\n{}\n## Done per second, one core\n\n{}\n\
          ## Latency, 99th percentile in µs\n\nAt full load, so it tells of queues as much as of servers.\n\n{}",
         table(&head, &cost),

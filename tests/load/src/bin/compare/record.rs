@@ -72,6 +72,16 @@ impl Record {
             Outcome::Error(_) => None,
         }
     }
+
+    /// What went wrong, if anything did.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if let Outcome::Error(error) = &self.outcome {
+            return Some(format!("attempt {} failed: {error}", self.attempt));
+        }
+        let count = |metric| self.figure(metric).unwrap_or(0.0);
+        let (lost, errors) = (count(&Metric::LOST), count(&Metric::ERRORS));
+        (lost > 0.0 || errors > 0.0).then(|| format!("lost {lost}, errors {errors}"))
+    }
 }
 
 /// A figure of a report.

@@ -163,9 +163,7 @@ fn summary(record: &Record) -> String {
         .iter()
         .filter_map(|(metric, name)| Some(format!("{name} {} {}", figure(record.figure(metric)?), metric.unit)))
         .collect::<Vec<_>>();
-    for (metric, name) in [(Metric::LOST, "LOST"), (Metric::ERRORS, "ERRORS")] {
-        parts.extend(record.figure(&metric).filter(|count| *count > 0.0).map(|count| format!("{name} {count}")));
-    }
+    parts.extend(record.trouble().map(|trouble| trouble.to_uppercase()));
     parts.join(", ")
 }
 
@@ -193,7 +191,7 @@ mod tests {
     fn a_summary_names_losses_and_failures() {
         let report = json!({ "cpu_us_per_op": 2.345, "per_second": 120_000.0, "lost": 3, "errors": 0 });
         let measured = record("echo", Server::Ours, 1, Outcome::Result(report));
-        assert_eq!(summary(&measured), "CPU each 2.35 µs, done 120,000 /s, LOST 3");
+        assert_eq!(summary(&measured), "CPU each 2.35 µs, done 120,000 /s, LOST 3, ERRORS 0");
         let failed = record("echo", Server::Ours, 1, Outcome::Error("gone".into()));
         assert_eq!(summary(&failed), "FAILED: gone");
     }

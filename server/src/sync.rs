@@ -105,37 +105,15 @@ pub fn register<S: RoomStore>(service: &Arc<Service<S>>, namespace: &mut Namespa
             pinged.time_ping(socket, argument.as_deref(), ack);
         });
 
-    let join = of();
-    namespace.on_ack("room:join", move |socket, argument: Argument, ack| {
-        let service = Arc::clone(&join);
-        async move {
-            let began = Instant::now();
-            let answer = match session(&socket) {
-                Ok(session) => service.join(&socket, &session, argument.as_deref()).await,
-                Err(refusal) => Err(refusal),
-            };
-            service.answer(&socket, "room:join", ack, answer, began);
-        }
-    });
-    let update = of();
-    namespace.on_ack("room:update", move |socket, argument: Argument, ack| {
-        let service = Arc::clone(&update);
-        async move {
-            let began = Instant::now();
-            let answer = match session(&socket) {
-                Ok(session) => service.update(&session, argument.as_deref()).await,
-                Err(refusal) => Err(refusal),
-            };
-            service.answer(&socket, "room:update", ack, answer, began);
-        }
-    });
-    for &(name, decode) in COMMANDS {
+    let commands = COMMANDS.iter().map(|&(name, decode)| (name, Request::Command(decode)));
+    for (name, request) in [("room:join", Request::Join), ("room:update", Request::Update)].into_iter().chain(commands)
+    {
         let service = of();
         namespace.on_ack(name, move |socket, argument: Argument, ack| {
             let service = Arc::clone(&service);
             async move {
                 let began = Instant::now();
-                let answer = service.command(&socket, argument.as_deref(), decode).await;
+                let answer = service.carry_out(&socket, request, argument.as_deref()).await;
                 service.answer(&socket, name, ack, answer, began);
             }
         });
@@ -154,6 +132,14 @@ pub fn register<S: RoomStore>(service: &Arc<Service<S>>, namespace: &mut Namespa
             acknowledge(ack, &Failure { ok: false, error: &refusal });
             async {}
         });
+}
+
+/// What an event asks for.
+#[derive(Clone, Copy)]
+enum Request {
+    Join,
+    Update,
+    Command(Decode),
 }
 
 /// Turns the argument of an event into a command.
@@ -287,10 +273,22 @@ impl<S: RoomStore> Service<S> {
         }
     }
 
-    async fn command(&self, socket: &Socket, argument: Option<&RawValue>, decode: Decode) -> Result<Answer, Refusal> {
-        let command = decode(session(socket)?.connection, argument.map(RawValue::get))?;
-        self.state.member(command).await?;
-        Ok(Answer::Done)
+    async fn carry_out(
+        &self,
+        socket: &Socket,
+        request: Request,
+        argument: Option<&RawValue>,
+    ) -> Result<Answer, Refusal> {
+        let session = session(socket)?;
+        match request {
+            Request::Join => self.join(socket, &session, argument).await,
+            Request::Update => self.update(&session, argument).await,
+            Request::Command(decode) => {
+                let command = decode(session.connection, argument.map(RawValue::get))?;
+                self.state.member(command).await?;
+                Ok(Answer::Done)
+            }
+        }
     }
 
     async fn join(&self, socket: &Socket, session: &Session, argument: Option<&RawValue>) -> Result<Answer, Refusal> {

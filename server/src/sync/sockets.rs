@@ -93,17 +93,19 @@ impl Publisher for Arc<Sockets> {
     }
 
     fn send(&self, room_id: &str, to: Audience, event: &ServerEvent) {
-        let Some(namespace) = self.namespace() else { return };
-        let members = namespace.to(room_id);
-        let sent = match to {
+        let but = match to {
             Audience::One(connection) => return self.to(connection, event.name(), event),
-            Audience::Others(connection) => match self.find(connection) {
-                Some(socket) => members.except(socket.id().as_str()).emit(event.name(), event),
-                None => members.emit(event.name(), event),
-            },
-            Audience::All => members.emit(event.name(), event),
+            Audience::Others(connection) => self.find(connection),
+            Audience::All => None,
         };
-        if let Err(error) = sent {
+        let audience = match but {
+            Some(socket) => socket.to(room_id),
+            None => match self.namespace() {
+                Some(namespace) => namespace.to(room_id),
+                None => return,
+            },
+        };
+        if let Err(error) = audience.emit(event.name(), event) {
             tracing::error!(event = event.name(), %error, "an event could not be encoded");
         }
     }

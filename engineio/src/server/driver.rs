@@ -30,6 +30,8 @@ pub(super) struct Driver<H: Handler> {
     session: Session,
     handler: H,
     mailbox: Arc<Mailbox<H::Mail>>,
+    /// The mailbox's queue of the turn before, for its next.
+    emptied: VecDeque<Mail<H::Mail>>,
     websocket: Option<Box<WebSocket>>,
     candidate: Option<Box<WebSocket>>,
     requests: Option<Box<Requests>>,
@@ -106,6 +108,7 @@ impl<H: Handler> Driver<H> {
             session,
             handler,
             mailbox,
+            emptied: VecDeque::new(),
             websocket: None,
             candidate: None,
             requests: None,
@@ -159,16 +162,17 @@ impl<H: Handler> Driver<H> {
             self.poll_handler(cx, now);
             // Reading stopped at the bound, and can go on.
             self.called |= !had_room && self.has_room();
-            if self.session.poll_timeout().is_some_and(|due| now >= due) {
-                self.session.handle(Input::Timeout, now);
+            if called {
+                self.handle_timeouts(now);
             }
-            self.perform(now);
             self.write(io, now);
             let Some(deadline) = self.deadline().filter(|_| self.closed.is_none()) else {
                 return Poll::Ready(());
             };
-            let due = (called || deadline != *armed) && is_due(io, sleep.as_mut(), armed, deadline);
-            if !due && !self.called && self.mailbox.park(cx) {
+            if called || deadline != *armed {
+                self.called |= is_due(io, sleep.as_mut(), armed, deadline);
+            }
+            if !self.called && self.mailbox.park(cx, &mut self.emptied) {
                 self.count_bytes();
                 return Poll::Pending;
             }
@@ -184,12 +188,6 @@ impl<H: Handler> Driver<H> {
             return;
         }
         let mut mails = taken.mails;
-        if mails.is_empty() {
-            if mails.capacity() > 0 {
-                self.mailbox.give_back(mails);
-            }
-            return;
-        }
         for mail in mails.drain(..) {
             match mail {
                 Mail::Send(frame) => self.session.handle(Input::Send(frame), now),
@@ -233,7 +231,9 @@ impl<H: Handler> Driver<H> {
                 Mail::Close => self.session.handle(Input::Close, now),
             }
         }
-        self.mailbox.give_back(mails);
+        if mails.capacity() > self.emptied.capacity() {
+            self.emptied = mails;
+        }
     }
 
     /// Carries out what the session orders.
@@ -367,11 +367,18 @@ impl<H: Handler> Driver<H> {
         }
     }
 
-    /// Lets the handler go on, and hands over what was held for it.
-    fn poll_handler(&mut self, cx: &mut Context<'_>, now: Instant) {
+    fn handle_timeouts(&mut self, now: Instant) {
         if self.handler.poll_timeout().is_some_and(|due| now >= due) {
             self.handler.on_timeout(&mut Link::new(&mut self.session, now));
         }
+        if self.session.poll_timeout().is_some_and(|due| now >= due) {
+            self.session.handle(Input::Timeout, now);
+        }
+        self.perform(now);
+    }
+
+    /// Lets the handler go on, and hands over what was held for it.
+    fn poll_handler(&mut self, cx: &mut Context<'_>, now: Instant) {
         self.handler.poll(cx, &mut Link::new(&mut self.session, now));
         if !self.held.is_empty() {
             while self.handler.is_ready()

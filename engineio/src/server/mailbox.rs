@@ -127,25 +127,23 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Hands the emptied queue back for reuse, unless it is large.
-    pub(super) fn give_back(&self, mut emptied: VecDeque<Mail<M>>) {
-        emptied.clear();
-        if emptied.capacity() <= KEPT_MAILS {
-            let mut state = self.lock();
-            if state.queue.capacity() == 0 {
-                state.queue = emptied;
-            }
+    /// Registers the reader and gives the mailbox the emptied queue back, unless that is large; false where mail waits
+    /// and the reader should go on.
+    pub(super) fn park(&self, cx: &Context<'_>, emptied: &mut VecDeque<Mail<M>>) -> bool {
+        if emptied.capacity() > KEPT_MAILS {
+            *emptied = VecDeque::new();
         }
-    }
-
-    /// Registers the reader; false where mail waits and it should go on.
-    pub(super) fn park(&self, cx: &Context<'_>) -> bool {
         let mut state = self.lock();
-        let empty = state.queue.is_empty() && !state.overflowed && !state.called;
-        if empty && !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !state.queue.is_empty() || state.overflowed || state.called {
+            return false;
+        }
+        if state.queue.capacity() < emptied.capacity() {
+            std::mem::swap(&mut state.queue, emptied);
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        empty
+        true
     }
 
     /// Takes no more mail, and drops what waits.

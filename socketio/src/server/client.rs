@@ -62,6 +62,8 @@ pub(super) struct Client {
 
 /// A socket and what it still has to do.
 struct Member {
+    /// That of the socket, nearer at hand.
+    slot: Slot,
     socket: Socket,
     stage: Stage,
     running: Option<Running>,
@@ -121,7 +123,7 @@ impl Client {
     }
 
     fn member(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.socket.slot() == slot && member.stage != Stage::Left)
+        self.members.iter_mut().find(|member| member.slot == slot && member.stage != Stage::Left)
     }
 
     fn handle(&mut self, input: Input, link: &mut Link<'_>) {
@@ -179,7 +181,7 @@ impl Client {
             return;
         };
         let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
-        let mut member = Member { socket, stage: Stage::Joining, running: None, jobs: VecDeque::new() };
+        let mut member = Member { slot, socket, stage: Stage::Joining, running: None, jobs: VecDeque::new() };
         let checked = member.next_middleware(0);
         self.members.push(member);
         // Without middleware the answer needs no turn of its own.
@@ -215,7 +217,7 @@ impl Client {
     }
 
     fn leave_all(&mut self, reason: DisconnectReason) {
-        let slots: Vec<Slot> = self.members.iter().map(|member| member.socket.slot()).collect();
+        let slots: Vec<Slot> = self.members.iter().map(|member| member.slot).collect();
         for slot in slots {
             self.leave(slot, reason);
         }
@@ -249,7 +251,7 @@ impl Client {
     fn run(&mut self, cx: &mut Context<'_>, mut link: Option<&mut Link<'_>>) {
         let mut index = 0;
         while let Some(member) = self.members.get_mut(index) {
-            let slot = member.socket.slot();
+            let slot = member.slot;
             match member.turn(cx, &mut self.waiting_events) {
                 Turn::Idle => index += 1,
                 Turn::Finished => drop(self.members.swap_remove(index)),
@@ -383,8 +385,10 @@ impl Drop for Client {
 }
 
 fn send(packet: Outgoing, link: &mut Link<'_>) {
-    for frame in packet.into_frames() {
-        link.send(frame);
+    let (text, attachments) = packet.into_frames();
+    link.send(text);
+    for frame in attachments.iter().flat_map(|frames| frames.iter()) {
+        link.send(frame.clone());
     }
 }
 
@@ -441,7 +445,7 @@ impl Handler for Client {
                 self.disconnect(slot, link);
                 if close {
                     // The client's other namespaces hear of it too, as in the reference.
-                    let slots: Vec<Slot> = self.members.iter().map(|member| member.socket.slot()).collect();
+                    let slots: Vec<Slot> = self.members.iter().map(|member| member.slot).collect();
                     for slot in slots {
                         self.disconnect(slot, link);
                     }

@@ -40,10 +40,9 @@ impl Outgoing {
         Ok(Self { text, attachments })
     }
 
-    /// Yields the frames, in the order in which they must leave.
-    pub(super) fn into_frames(self) -> impl Iterator<Item = Frame> {
-        let attachments = self.attachments.into_iter().flat_map(|frames| frames.to_vec());
-        std::iter::once(self.text).chain(attachments)
+    /// Returns the text frame, and the frames that must leave right behind it.
+    pub(super) fn into_frames(self) -> (Frame, Option<Arc<[Frame]>>) {
+        (self.text, self.attachments)
     }
 
     /// Returns how many bytes the packet counts in a queue.

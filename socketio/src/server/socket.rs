@@ -346,10 +346,6 @@ impl Socket {
         self.shared.serial
     }
 
-    pub(super) fn slot(&self) -> Slot {
-        self.shared.slot
-    }
-
     /// Returns the namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {

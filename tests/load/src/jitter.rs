@@ -49,6 +49,7 @@ pub async fn run(options: &Options) -> io::Result<Report> {
         let member = Member {
             number,
             target: Rc::clone(&target),
+            meter: Rc::clone(&meter),
             tally: Rc::clone(&tally),
             session: None,
             received: Vec::new(),
@@ -79,7 +80,6 @@ pub async fn run(options: &Options) -> io::Result<Report> {
         delivered += received.iter().take(sent).filter(|received| **received).count() as u64;
     }
     let due = sent.get() * options.number("clients") as u64;
-    report.operations = delivered;
     report.lost = due - delivered;
     report.errors = tally.failures.borrow().values().sum();
     for (name, value) in [
@@ -160,6 +160,7 @@ struct Connected {
 struct Member {
     number: usize,
     target: Rc<Target>,
+    meter: Rc<Meter>,
     tally: Rc<Tally>,
     session: Option<Session>,
     /// Which numbers have come.
@@ -252,10 +253,10 @@ impl Member {
         if let (Some(session), Some(offset)) = (&mut self.session, offset.last()) {
             session.offset = serde_json::from_str(offset.get()).ok();
         }
-        if self.received.get(number) == Some(&true) {
-            self.tally.duplicates.set(self.tally.duplicates.get() + 1);
-        } else if number < self.received.len() {
-            self.tally.out_of_order.set(self.tally.out_of_order.get() + 1);
+        match self.received.get(number) {
+            Some(true) => self.tally.duplicates.set(self.tally.duplicates.get() + 1),
+            Some(false) => self.tally.out_of_order.set(self.tally.out_of_order.get() + 1),
+            None => self.meter.count(1),
         }
         self.received.resize(self.received.len().max(number + 1), false);
         self.received[number] = true;

@@ -379,7 +379,7 @@ impl<A: Application> Server<A> {
                 let config = Arc::clone(&self.shared.config);
                 tokio::spawn(async move {
                     if let Ok(Ok(upgraded)) = tokio::time::timeout(config.upgrade_timeout, switch).await {
-                        Box::new(websocket::WebSocket::new(upgraded, config.max_payload_bytes)).finish(None).await;
+                        websocket::WebSocket::new(upgraded, config.max_payload_bytes).finish(None).await;
                     }
                 });
                 response

@@ -32,7 +32,7 @@ pub(super) struct Driver<H: Handler> {
     mailbox: Arc<Mailbox<H::Mail>>,
     /// The mailbox's queue of the turn before, for its next.
     emptied: VecDeque<Mail<H::Mail>>,
-    websocket: Option<Box<WebSocket>>,
+    websocket: Option<WebSocket>,
     candidate: Option<Box<WebSocket>>,
     requests: Option<Box<Requests>>,
     /// Messages that came while the handler was not ready.
@@ -73,7 +73,7 @@ fn now() -> Instant {
 pub(super) async fn run_websocket<H: Handler>(mut driver: Box<Driver<H>>, switch: OnUpgrade) {
     match tokio::time::timeout(SWITCH_TIMEOUT, switch).await {
         Ok(Ok(upgraded)) => {
-            driver.websocket = Some(Box::new(WebSocket::new(upgraded, driver.config.max_payload_bytes)));
+            driver.websocket = Some(WebSocket::new(upgraded, driver.config.max_payload_bytes));
             run(driver).await;
         }
         Ok(Err(_)) | Err(_) => {
@@ -276,7 +276,7 @@ impl<H: Handler> Driver<H> {
                     }
                 }
                 Action::SwitchTransport => {
-                    self.websocket = self.candidate.take();
+                    self.websocket = self.candidate.take().map(|candidate| *candidate);
                     self.registration.switch(Transport::WebSocket);
                 }
                 Action::Closed(reason) => self.closed = Some(reason),

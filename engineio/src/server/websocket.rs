@@ -206,7 +206,7 @@ impl WebSocket {
     /// Ends the connection: writes what waits and a close frame, then waits for the peer's end, all within bounds.
     ///
     /// A failure leaves nothing to be done: the connection is gone either way.
-    pub(super) async fn finish(mut self: Box<Self>, mut outbox: Option<Outbox>) {
+    pub(super) async fn finish(mut self, mut outbox: Option<Outbox>) {
         let close: Vec<u8> = match self.close_frame {
             CloseFrame::Empty => vec![0x88, 0],
             CloseFrame::Code(code) => {

@@ -178,7 +178,6 @@ fn colour(server: Server) -> RGBColor {
         Server::Ours | Server::Syncwatch => RGBColor(0, 114, 178),
         Server::Socketioxide => RGBColor(213, 94, 0),
         Server::SocketIo | Server::Contract => RGBColor(0, 158, 115),
-        Server::SyncwatchShared => RGBColor(86, 180, 233),
         Server::PythonSocketIo => RGBColor(204, 121, 167),
     }
 }

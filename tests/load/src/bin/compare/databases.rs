@@ -5,7 +5,6 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use rustix::process::{Signal, geteuid};
 
@@ -32,12 +31,8 @@ impl Databases {
         let data = directory.join("postgres");
         fs::create_dir(&data)?;
         fs::set_permissions(directory, Permissions::from_mode(0o711))?;
-        // PostgreSQL does not run as root.
-        let user: &[&str] = if geteuid().is_root() {
-            &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-        } else {
-            &[]
-        };
+        // PostgreSQL does not run as root. With another user, a process forgets the signal it is to get when its parent ends.
+        let user: &[&str] = if geteuid().is_root() { &AS_POSTGRES } else { &[] };
         if !user.is_empty() {
             finish(&["chown", "postgres:postgres", &text(&data)]).await?;
         }
@@ -46,10 +41,8 @@ impl Databases {
             [initdb.as_str(), "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale"];
         finish(&[user, &make, &["--pgdata", &text(&data)]].concat()).await?;
         let serve = [postgres.as_str(), "-D", &text(&data), "-h", "127.0.0.1", "-p", &postgres_port.to_string()];
-        // Its log is one line for each start and stop.
-        let mut command = pinned(cpus, &[user, &serve, &["-c", "unix_socket_directories="]].concat());
-        command.stderr(Stdio::null());
-        let postgres = Program::start(command, postgres_port).await?;
+        let settings = ["-c", "unix_socket_directories=", "-c", "log_min_messages=fatal"];
+        let postgres = Program::start(pinned(cpus, &[user, &serve, &settings].concat()), postgres_port).await?;
         Ok(Self {
             redis,
             postgres,
@@ -94,3 +87,5 @@ async fn finish(words: &[&str]) -> io::Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(format!("{}: {}: {}", words.join(" "), output.status, said.trim())))
 }
+
+const AS_POSTGRES: [&str; 5] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL"];

@@ -104,7 +104,7 @@ pub(crate) fn report(records: &[Record]) -> String {
     let measured = ROWS.iter().filter(|row| records.iter().any(|record| record.work == row.work));
     format!(
         "# The product and the same contract on the reference server\n\n\
-         Medians over the repetitions, the least and the most in brackets, × how many times what the product alone \
+         Medians over the repetitions, the least and the most in brackets, × how many times what the product \
          needs, and † where something failed, was lost or wrong.\n\n{}",
         table(&head, &measured.map(row).collect::<Vec<_>>()),
     )

@@ -130,7 +130,8 @@ impl Runner {
             .map_err(|_| io::Error::other(format!("the generator took longer than {}", clock(limit))))??;
         let said = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            let why = said.lines().last().unwrap_or("it said nothing");
+            let lines = said.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>();
+            let why = lines[lines.len().saturating_sub(LAST_WORDS)..].join("; ");
             return Err(io::Error::other(format!("the generator could not measure: {why}")));
         }
         let report = serde_json::from_slice::<Value>(&output.stdout)?;
@@ -175,6 +176,8 @@ fn clock(time: Duration) -> String {
 
 /// Once, and once more.
 const ATTEMPTS: u32 = 2;
+/// How many lines of a generator that failed tell why.
+const LAST_WORDS: usize = 3;
 /// What starting, connecting, settling and stopping take, about.
 const AROUND: Duration = Duration::from_secs(4);
 /// How much longer than planned a job may take: a slow server connects 10,000 clients in half a minute.

@@ -38,12 +38,9 @@ pub(crate) enum Server {
     /// `peers/python-socketio`.
     #[serde(rename = "python-socketio")]
     PythonSocketIo,
-    /// The product, all by itself.
+    /// The product.
     #[serde(rename = "syncwatch")]
     Syncwatch,
-    /// The product with Redis and PostgreSQL, as one of several that share them.
-    #[serde(rename = "syncwatch-shared")]
-    SyncwatchShared,
     /// `peers/contract`, with Redis and PostgreSQL.
     #[serde(rename = "contract")]
     Contract,
@@ -54,7 +51,7 @@ impl Server {
     pub(crate) const BENCHES: [Self; 6] =
         [Self::Raw, Self::Tungstenite, Self::Ours, Self::Socketioxide, Self::SocketIo, Self::PythonSocketIo];
     /// Those of the namespace `/sync`.
-    pub(crate) const PRODUCTS: [Self; 3] = [Self::Syncwatch, Self::SyncwatchShared, Self::Contract];
+    pub(crate) const PRODUCTS: [Self; 2] = [Self::Syncwatch, Self::Contract];
 
     pub(crate) fn all() -> impl Iterator<Item = Self> + Clone {
         Self::BENCHES.into_iter().chain(Self::PRODUCTS)
@@ -69,7 +66,6 @@ impl Server {
             Self::SocketIo => "socket.io",
             Self::PythonSocketIo => "python-socketio",
             Self::Syncwatch => "syncwatch",
-            Self::SyncwatchShared => "syncwatch-shared",
             Self::Contract => "contract",
         }
     }
@@ -79,14 +75,13 @@ impl Server {
         match self {
             Self::Raw => "limit: raw",
             Self::Tungstenite => "limit: tungstenite",
-            Self::SyncwatchShared => "syncwatch with Redis and PostgreSQL",
             Self::Contract => "socket.io with Redis and PostgreSQL",
             Self::Ours | Self::Socketioxide | Self::SocketIo | Self::PythonSocketIo | Self::Syncwatch => self.name(),
         }
     }
 
     fn has_databases(self) -> bool {
-        matches!(self, Self::SyncwatchShared | Self::Contract)
+        self == Self::Contract
     }
 
     /// The command that starts it. What it may set itself is the same for all: one worker.
@@ -124,13 +119,10 @@ impl Server {
                 words(&[&python, &text(peers.join("python-socketio/server.py")), "--port", &port])
             }
             // On one CPU it has one worker.
-            Self::Syncwatch | Self::SyncwatchShared => {
+            Self::Syncwatch => {
                 let data = format!("DATA_DIR={}", files.display());
-                let mut command = words(&["env", &port_variable, "HOST=127.0.0.1", "RUST_LOG=warn", &data]);
-                command.extend(words(&["GUEST_ROOMS=true", JWT_SECRET]));
-                command.extend(databases.into_iter().flat_map(Databases::variables));
-                command.push(text(place.programs.join("syncwatch")));
-                command
+                let program = text(place.programs.join("syncwatch"));
+                words(&["env", &port_variable, "HOST=127.0.0.1", "RUST_LOG=warn", JWT_SECRET, &data, &program])
             }
             Self::Contract => {
                 let mut command = words(&["env", &port_variable, "NODE_ENV=production", JWT_SECRET]);
@@ -172,7 +164,7 @@ impl Running {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.program.port));
         let mut options = vec![("--address", address.to_string()), ("--pid", self.program.pid()?.to_string())];
         if let Some(databases) = &self.databases {
-            options.extend(databases.pids()?.map(|pid| ("--beside", pid.to_string())));
+            options.extend(databases.pids()?.map(|pid| ("--extra-pid", pid.to_string())));
         }
         Ok(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect())
     }

@@ -36,5 +36,9 @@ const io = new Server(http, {
   serveClient: false,
   adapter: process.argv.includes('--adapter') ? createAdapter(state.duplicate(), state.duplicate()) : undefined,
 });
+// As the documentation of Socket.IO advises for the memory of connections.
+io.engine.on('connection', (rawSocket) => {
+  rawSocket.request = null;
+});
 serveSync({ io, store, state, tokens, graceMs: Number(RECONNECT_GRACE_MS) });
 http.listen({ port: Number(PORT), host: '127.0.0.1' });

@@ -100,9 +100,8 @@ pub async fn run(options: &Options) -> io::Result<Report> {
 /// As many clients as both this process and the server may have connections.
 fn allowed(clients: usize, server: &Process) -> io::Result<usize> {
     let own = getrlimit(Resource::Nofile).current;
-    let files = [own, server.open_files()?].into_iter().flatten().min();
-    let allowed =
-        files.map_or(clients, |files| clients.min(usize::try_from(files).unwrap_or(usize::MAX) - SPARE_FILES));
+    let files = [own, server.open_files()?].into_iter().flatten().min().unwrap_or(u64::MAX);
+    let allowed = clients.min(usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(SPARE_FILES));
     if allowed < clients {
         progress(format_args!("{allowed} clients instead of {clients}, for more files may not be open"));
     }

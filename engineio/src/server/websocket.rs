@@ -187,9 +187,13 @@ impl WebSocket {
 
     fn poll_outbox(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
         while let Some(first) = outbox.first() {
+            // A vectored write takes a longer way through the kernel than a plain one: small frames are copied together.
             let written = if outbox.len() == 1 {
-                // A vectored write of one slice takes a longer way through the kernel than a plain one.
                 ready!(self.stream.poll_write(cx, first))?
+            } else if outbox.remaining() <= MAX_GATHERED_BYTES {
+                let mut gathered = Scratch::take();
+                let len = outbox.gather(&mut gathered.0);
+                ready!(self.stream.poll_write(cx, &gathered.0[..len]))?
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let filled = outbox.slices(&mut slices);
@@ -234,6 +238,8 @@ pub(super) enum Event {
 
 /// Answers to probes that may wait on a WebSocket that is no transport yet.
 const MAX_PROBE_BYTES: usize = 64;
+/// Frames that are copied together for one write have at most this many bytes.
+const MAX_GATHERED_BYTES: usize = 8 * 1024;
 /// Frames in one vectored write.
 const SLICES: usize = 64;
 /// What a peer may have sent before it learns of the end: more than fits into the buffers on the way.

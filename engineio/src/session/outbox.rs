@@ -61,6 +61,11 @@ impl Outbox {
         self.frames.is_empty()
     }
 
+    /// Returns how many bytes are still to be written.
+    pub fn remaining(&self) -> usize {
+        self.bytes - self.written
+    }
+
     /// Returns how many frames wait.
     pub fn len(&self) -> usize {
         self.frames.len()
@@ -84,6 +89,20 @@ impl Outbox {
             *slice = IoSlice::new(&frame.wire()[skip..]);
             skip = 0;
             filled += 1;
+        }
+        filled
+    }
+
+    /// Copies what waits to the start of `buffer`, as far as it has room, and returns how many bytes that were.
+    pub fn gather(&self, buffer: &mut [u8]) -> usize {
+        let mut filled = 0;
+        let mut skip = self.written;
+        for frame in &self.frames {
+            let wire = &frame.wire()[skip..];
+            let Some(room) = buffer.get_mut(filled..filled + wire.len()) else { break };
+            room.copy_from_slice(wire);
+            filled += wire.len();
+            skip = 0;
         }
         filled
     }
@@ -170,6 +189,9 @@ mod tests {
         let mut expected = b"\x81\x034ab\x81\x014\x81\x044cde".to_vec();
         while !expected.is_empty() {
             assert_eq!(waiting(&outbox), expected);
+            let mut buffer = [0; 16];
+            let gathered = outbox.gather(&mut buffer);
+            assert_eq!((&buffer[..gathered], outbox.remaining()), (&expected[..], expected.len()));
             outbox.advance(1);
             expected.remove(0);
         }

@@ -282,7 +282,8 @@ impl<S: RoomStore> Service<S> {
         let session = session(socket)?;
         match request {
             Request::Join => self.join(socket, &session, argument).await,
-            Request::Update => self.update(&session, argument).await,
+            // Rare, and large: the others should not have to be as large.
+            Request::Update => Box::pin(self.update(&session, argument)).await,
             Request::Command(decode) => {
                 let command = decode(session.connection, argument.map(RawValue::get))?;
                 self.state.member(command).await?;
@@ -310,13 +311,13 @@ impl<S: RoomStore> Service<S> {
         if let (Some(hash), Some(password)) = (admission.password_hash().map(str::to_owned), request.password) {
             if joiner.resume_token.is_some() {
                 // A token that is good needs no password, and hashing one costs more than all the rest.
-                match admission.join(joiner.clone()).await {
+                match Box::pin(admission.join(joiner.clone())).await {
                     Err(Refusal { code: ErrorCode::InvalidPassword, .. }) => {}
                     joined => return joined.map(Answer::State),
                 }
                 admission = self.state.open(session.connection, code).await?;
             }
-            if self.verify(socket, code, password, hash.clone()).await? {
+            if Box::pin(self.verify(socket, code, password, hash.clone())).await? {
                 joiner.proved_hash = Some(hash);
             }
         }

@@ -285,8 +285,17 @@ impl Database {
 fn commit(connection: &mut Connection, requests: &[Request]) -> rusqlite::Result<Vec<Result<(), StoreError>>> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut outcomes = Vec::with_capacity(requests.len());
-    for request in requests {
-        outcomes.push(attempt(&mut transaction, request)?);
+    if let [request] = requests {
+        // Nobody else's work has to outlive its refusal, so that it needs no savepoint.
+        match carry_out(&transaction, request) {
+            Ok(()) => outcomes.push(Ok(())),
+            Err(Failure::Refused(error)) => return Ok(vec![Err(error)]), // rolled back when dropped
+            Err(Failure::Broken(error)) => return Err(error),
+        }
+    } else {
+        for request in requests {
+            outcomes.push(attempt(&mut transaction, request)?);
+        }
     }
     transaction.commit()?;
     Ok(outcomes)

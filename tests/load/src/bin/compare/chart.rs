@@ -54,8 +54,10 @@ pub(crate) fn bars(title: &str, groups: &[Group], path: &Path) -> io::Result<()>
 fn draw_bars(area: &Area<'_>, title: &str, groups: &[Group], rows: usize) -> Drawn {
     area.fill(&WHITE)?;
     let ratios = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.ratio);
-    // Room for what is written at the ends of the longest bars.
-    let range = decades(ratios, 0.35, 5.0);
+    let bars = decades(ratios.chain([1.0]), 1.0, 1.0);
+    // Room for what is written at the ends of the longest bars, about a fifth of the width on each side.
+    let room = (bars.end / bars.start).powf(0.3).max(2.0);
+    let range = bars.start / room..bars.end * room;
     let mut chart = ChartBuilder::on(area)
         .caption(title, font(CAPTION))
         .margin(15)

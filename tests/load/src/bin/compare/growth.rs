@@ -223,11 +223,11 @@ pub(crate) fn rows(x: &str, lines: &[(&str, Vec<(u32, f64)>)]) -> String {
     table(&columns, &lines.iter().map(row).collect::<Vec<_>>())
 }
 
-/// How many times the least of the figures the most is.
+/// How many times the least of the figures the most is, where the least is something.
 fn flatness(points: &[(u32, f64)]) -> Option<f64> {
     let most = points.iter().map(|(_, value)| *value).max_by(f64::total_cmp)?;
     let least = points.iter().map(|(_, value)| *value).min_by(f64::total_cmp)?;
-    Some(most / least)
+    (least > 0.0).then(|| most / least)
 }
 
 /// Files that a process has open beside its connections.
@@ -256,6 +256,12 @@ mod tests {
             "| Rooms | 10 | 100 | 1,000 | Flatness |\n| --- | ---: | ---: | ---: | ---: |\n\
              | echo | 2.00 | – | 3.00 | 1.50 |\n| cast | – | 1.00 | – | 1.00 |\n"
         );
+    }
+
+    #[test]
+    fn nothing_has_no_flatness() {
+        assert_eq!(flatness(&[]), None);
+        assert_eq!(flatness(&[(10, 0.0), (20, 1.0)]), None);
     }
 
     #[test]

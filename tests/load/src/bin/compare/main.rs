@@ -165,12 +165,12 @@ async fn compare(matches: &ArgMatches) -> io::Result<()> {
     };
     if !plan.selections.is_empty() {
         let jobs = plan.jobs(&place);
-        if jobs.is_empty() {
-            return Err(io::Error::other("none of these servers is measured there"));
-        }
         let unknown = plan.only.iter().find(|name| jobs.iter().all(|(_, job)| job.work != **name));
         if let Some(name) = unknown {
             return Err(io::Error::other(format!("no work of these servers is called {name}; README.md names them")));
+        }
+        if jobs.is_empty() {
+            return Err(io::Error::other("none of these servers is measured there"));
         }
         let facts = facts::gather(&place, plan.quick)?;
         Runner::new(place, jobs, &out, &plan.selections, &facts)?.run().await?;

@@ -236,7 +236,8 @@ fn bars(records: &[Record], row: &Row) -> Option<chart::Group> {
             label: format!("{} {}", figure(Spread::of(&own)?.median), row.metric.unit),
         })
     };
-    Some(chart::Group { title: row.title.to_owned(), bars: Server::BENCHES.into_iter().filter_map(bar).collect() })
+    let bars = Server::BENCHES.into_iter().filter_map(bar).collect::<Vec<_>>();
+    (!bars.is_empty()).then(|| chart::Group { title: row.title.to_owned(), bars })
 }
 
 #[cfg(test)]

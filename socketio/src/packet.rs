@@ -211,7 +211,7 @@ impl Header {
         let mut namespace = None;
         if message.as_bytes().get(at) == Some(&b'/') {
             let rest = message.get(at..).unwrap_or_default();
-            let end = at + rest.find(',').unwrap_or(rest.len());
+            let end = at + rest.bytes().position(|byte| byte == b',').unwrap_or(rest.len());
             namespace = Some((at, end));
             at = (end + 1).min(message.len());
         }

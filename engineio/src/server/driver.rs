@@ -43,6 +43,8 @@ pub(super) struct Driver<H: Handler> {
     config: Arc<Config>,
     /// Sockets or timers want to be polled: one has called, or none has been asked yet.
     called: bool,
+    /// The handler has been polled since it was last given something, or woke this task.
+    settled: bool,
     /// What this session last added to the server's count of waiting bytes.
     counted_bytes: usize,
     closed: Option<CloseReason>,
@@ -117,6 +119,7 @@ impl<H: Handler> Driver<H> {
             registration,
             config,
             called: true,
+            settled: false,
             counted_bytes: 0,
             closed: None,
         })
@@ -149,22 +152,23 @@ impl<H: Handler> Driver<H> {
         mut sleep: Pin<&mut Sleep>,
         armed: &mut Instant,
     ) -> Poll<()> {
+        self.settled = false;
         loop {
             let now = now();
             self.take_mail(now);
             let called = std::mem::take(&mut self.called);
             if called {
-                self.read(io, now);
-                self.read_candidate(io, now);
+                self.read(cx, io, now);
+                self.read_candidate(cx, io, now);
                 self.poll_requests(io, now);
-            }
-            let had_room = self.has_room();
-            self.poll_handler(cx, now);
-            // Reading stopped at the bound, and can go on.
-            self.called |= !had_room && self.has_room();
-            if called {
                 self.handle_timeouts(now);
             }
+            let had_room = self.has_room();
+            if !self.settled {
+                self.poll_handler(cx, now);
+            }
+            // Reading stopped at the bound, and can go on.
+            self.called |= !had_room && self.has_room();
             self.write(io, now);
             let Some(deadline) = self.deadline().filter(|_| self.closed.is_none()) else {
                 return Poll::Ready(());
@@ -172,7 +176,7 @@ impl<H: Handler> Driver<H> {
             if called || deadline != *armed {
                 self.called |= is_due(io, sleep.as_mut(), armed, deadline);
             }
-            if !self.called && self.mailbox.park(cx, &mut self.emptied) {
+            if !self.called && self.settled && self.mailbox.park(cx, &mut self.emptied) {
                 self.count_bytes();
                 return Poll::Pending;
             }
@@ -192,7 +196,10 @@ impl<H: Handler> Driver<H> {
             match mail {
                 Mail::Send(frame) => self.session.handle(Input::Send(frame), now),
                 Mail::SendVolatile(frame) => self.session.handle(Input::SendVolatile(frame), now),
-                Mail::Application(mail) => self.handler.on_mail(mail, &mut Link::new(&mut self.session, now)),
+                Mail::Application(mail) => {
+                    self.settled = false;
+                    self.handler.on_mail(mail, &mut Link::new(&mut self.session, now));
+                }
                 Mail::Poll(reply) => {
                     self.called = true;
                     let requests = self.requests();
@@ -241,6 +248,7 @@ impl<H: Handler> Driver<H> {
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Deliver(message) if self.held.is_empty() && self.handler.is_ready() => {
+                    self.settled = false;
                     self.handler.on_message(message, &mut Link::new(&mut self.session, now));
                 }
                 Action::Deliver(message) => {
@@ -295,14 +303,18 @@ impl<H: Handler> Driver<H> {
         self.held_bytes < MAX_HELD_BYTES && self.held.len() < MAX_HELD_MESSAGES
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, now: Instant) {
+    fn read(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) {
         let Some(mut websocket) = self.websocket.take() else { return };
         while self.closed.is_none() && self.has_room() {
-            let read = websocket.poll_read(cx, |event| {
+            let read = websocket.poll_read(io, |event| {
                 match event {
                     Event::Frame(frame) => {
                         self.session.handle(Input::Frame(frame), now);
                         self.perform(now);
+                        // At once, while the message is in the processor's cache.
+                        if !self.settled {
+                            self.poll_handler(cx, now);
+                        }
                     }
                     Event::Control(frame) => {
                         if let Some(outbox) = self.session.outbox() {
@@ -325,11 +337,11 @@ impl<H: Handler> Driver<H> {
         self.websocket = Some(websocket);
     }
 
-    fn read_candidate(&mut self, cx: &mut Context<'_>, now: Instant) {
+    fn read_candidate(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) {
         let Some(mut candidate) = self.candidate.take() else { return };
         let mut frames = Vec::new();
         let mut pong: Option<Frame> = None;
-        let read = candidate.poll_read(cx, |event| {
+        let read = candidate.poll_read(io, |event| {
             match event {
                 Event::Frame(frame) => frames.push(frame),
                 Event::Control(frame) => pong = Some(frame),
@@ -357,10 +369,10 @@ impl<H: Handler> Driver<H> {
             self.perform(now);
         }
         if self.candidate.is_none() && self.websocket.is_some() {
-            self.read(cx, now); // registers the new transport with this task
+            self.read(cx, io, now); // registers the new transport with this task
         }
         if let Some(candidate) = &mut self.candidate
-            && let Poll::Ready(Err(_broken)) = candidate.poll_probe(cx)
+            && let Poll::Ready(Err(_broken)) = candidate.poll_probe(io)
         {
             self.candidate = None;
             self.session.handle(Input::CandidateLost, now);
@@ -369,6 +381,7 @@ impl<H: Handler> Driver<H> {
 
     fn handle_timeouts(&mut self, now: Instant) {
         if self.handler.poll_timeout().is_some_and(|due| now >= due) {
+            self.settled = false;
             self.handler.on_timeout(&mut Link::new(&mut self.session, now));
         }
         if self.session.poll_timeout().is_some_and(|due| now >= due) {
@@ -379,6 +392,7 @@ impl<H: Handler> Driver<H> {
 
     /// Lets the handler go on, and hands over what was held for it.
     fn poll_handler(&mut self, cx: &mut Context<'_>, now: Instant) {
+        self.settled = true;
         self.handler.poll(cx, &mut Link::new(&mut self.session, now));
         if !self.held.is_empty() {
             while self.handler.is_ready()

@@ -8,8 +8,8 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Message, Utf8Bytes};
 
 use super::{End, Event};
 use crate::frame::Frame;
@@ -80,7 +80,7 @@ impl Reader {
             self.unaccounted = self.unaccounted.saturating_sub(wire_len(message.len()));
             self.grown |= message.len() > MAX_COPIED_BYTES;
             match message {
-                Message::Text(text) => match own_text(Bytes::from(text)) {
+                Message::Text(text) => match own_text(text) {
                     Some(text) => go_on &= on_event(Event::Frame(WsFrame::Text(text))),
                     None => return Fed::Failed(NOT_UTF8),
                 },
@@ -124,8 +124,11 @@ fn own(payload: Bytes) -> Bytes {
     if payload.len() > MAX_COPIED_BYTES { payload } else { Bytes::copy_from_slice(&payload) }
 }
 
-fn own_text(payload: Bytes) -> Option<ByteString> {
-    ByteString::try_from(own(payload)).ok()
+fn own_text(payload: Utf8Bytes) -> Option<ByteString> {
+    if payload.len() > MAX_COPIED_BYTES {
+        return ByteString::try_from(Bytes::from(payload)).ok();
+    }
+    Some(ByteString::from(payload.as_str()))
 }
 
 thread_local! {

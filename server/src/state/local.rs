@@ -2,9 +2,9 @@
 //!
 //! Each room is behind a lock of its own, loaded when it is first wanted and dropped once it has been empty for a while.
 //! A durable command is handled and written before anybody hears of it, and taken back if it cannot be written; what
-//! everything else changes goes to a backlog that is flushed a moment later. One task waits for all rooms'
-//! deadlines. A store that hangs stops the room's waiting command only once: from then on durable commands fail at once,
-//! until the store answers a ping, and playback goes on meanwhile.
+//! everything else changes goes to a backlog that is flushed a moment later. Those who join while a room is busy are
+//! written together. One task waits for all rooms' deadlines. A store that hangs stops the room's waiting command only
+//! once: from then on durable commands fail at once, until the store answers a ping, and playback goes on meanwhile.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -78,10 +78,12 @@ struct Held {
 impl Held {
     /// Takes hold of the room in a place; gives the place back where there is none.
     fn of(cell: Arc<Cell>, slot: OwnedMutexGuard<Slot>) -> Result<Self, OwnedMutexGuard<Slot>> {
-        let live = OwnedMutexGuard::try_map(slot, |slot| match slot {
+        let mut live = OwnedMutexGuard::try_map(slot, |slot| match slot {
             Slot::Loaded(live) => Some(&mut **live),
             Slot::Empty | Slot::Gone(_) => None,
         })?;
+        // What a panic has left half done was not written.
+        live.room.revert();
         Ok(Self { cell, live })
     }
 }

@@ -1296,6 +1296,21 @@ async fn who_arrived_in_a_try_that_was_done_again_is_free_when_it_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_left_half_done_has_not_happened() {
+    let world = World::new();
+    world.join(1, user("ann")).await.unwrap();
+    let cell = world.state.0.connections.room_of(ConnectionId(1)).unwrap();
+    let mut held = world.state.0.hold(Arc::clone(&cell)).await.unwrap();
+    held.live.room.mark();
+    held.live.room.handle(leave(1), START).unwrap();
+    drop(held); // as a panic would
+    world.happened();
+    assert_eq!(world.count().await, 1);
+    ms(1_000).await;
+    assert_eq!((world.happened(), world.store.seats()), (vec![], vec!["ann".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn playback_goes_on_between_the_writes_of_a_crowd() {
     let world = World::new();
     world.join(1, user("ann")).await.unwrap();

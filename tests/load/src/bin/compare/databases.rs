@@ -71,7 +71,7 @@ impl Databases {
 }
 
 /// Where Debian's package has the programs of the newest version that is installed.
-fn postgres_programs() -> io::Result<PathBuf> {
+pub(crate) fn postgres_programs() -> io::Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql")?.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
     let newest = versions.filter(|programs| programs.join("postgres").exists()).max();
     newest.ok_or_else(|| io::Error::other("PostgreSQL is not installed"))

@@ -7,11 +7,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::databases::postgres_programs;
 use crate::place::Place;
 
 /// Collects them; `quick` tells that the works were made small.
 pub(crate) fn gather(place: &Place, quick: bool) -> io::Result<Value> {
     let peers = place.source.join("peers");
+    let postgres = postgres_programs().ok().map(|programs| programs.join("postgres").display().to_string());
+    let postgres = postgres.and_then(|postgres| version(&postgres, &["--version"]));
     let versions = json!({
         "ours": version("git", &["-C", &place.source.display().to_string(), "describe", "--always", "--dirty"]),
         "tungstenite": locked(&place.source.join("../../Cargo.lock"), "tungstenite")?,
@@ -20,6 +23,9 @@ pub(crate) fn gather(place: &Place, quick: bool) -> io::Result<Value> {
         "ws": installed(&peers.join("socket.io"), "ws")?,
         "python-socketio": pinned(&peers.join("python-socketio/requirements.txt"), "python-socketio")?,
         "uvicorn": pinned(&peers.join("python-socketio/requirements.txt"), "uvicorn")?,
+        "contract": installed(&peers.join("contract"), "socket.io")?,
+        "redis": version("redis-server", &["--version"]),
+        "postgres": postgres,
         "rustc": version("rustc", &["--version"]),
         "node": version("node", &["--version"]),
         "python": version(&place.target.join("load-venv/bin/python").display().to_string(), &["--version"]),
@@ -61,13 +67,13 @@ pub(crate) fn text(facts: &Value) -> String {
     )
 }
 
-/// The version that a program says it is of, with or without its name before it; nothing where it is missing.
+/// The version that a program says it is of: the first word with a digit; nothing where it is missing.
 fn version(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let mut words = said.split_whitespace();
-    let first = words.next()?;
-    Some(words.next().unwrap_or(first).to_owned())
+    let word = words.find(|word| word.contains(|letter: char| letter.is_ascii_digit()))?;
+    Some(word.trim_start_matches("v=").to_owned())
 }
 
 /// The value of a line `name : value`.

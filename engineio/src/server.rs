@@ -89,6 +89,13 @@ pub trait Handler: Send + 'static {
         let _ = (mail, link);
     }
 
+    /// Returns the frame that mail consists of, if [`on_mail`](Self::on_mail) would do nothing but send it. Mail handed
+    /// over with [`Socket::mail_for_flush`] must be of that kind.
+    fn frame_of(mail: &Self::Mail) -> Option<&Frame> {
+        let _ = mail;
+        None
+    }
+
     /// Learns how long the last heartbeat took, from ping to pong.
     fn on_round_trip(&mut self, time: Duration) {
         let _ = time;
@@ -319,7 +326,7 @@ impl<A: Application> Server<A> {
         if let Err(error) = self.shared.application.admit(&handshake) {
             return Ok(self.refuse(error, websocket));
         }
-        let mailbox = Mailbox::new(self.shared.config.max_buffered_bytes);
+        let mailbox = Mailbox::new(self.shared.config.max_buffered_bytes, A::Handler::frame_of);
         let registered = if self.shared.closing.load(Acquire) {
             None
         } else {

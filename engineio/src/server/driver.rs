@@ -76,6 +76,7 @@ pub(super) async fn run_websocket<H: Handler>(mut driver: Box<Driver<H>>, switch
     match tokio::time::timeout(SWITCH_TIMEOUT, switch).await {
         Ok(Ok(upgraded)) => {
             driver.websocket = Some(WebSocket::new(upgraded, driver.config.max_payload_bytes));
+            driver.share();
             run(driver).await;
         }
         Ok(Err(_)) | Err(_) => {
@@ -123,6 +124,13 @@ impl<H: Handler> Driver<H> {
             counted_bytes: 0,
             closed: None,
         })
+    }
+
+    /// Lets others write to the WebSocket while this task sleeps.
+    fn share(&mut self) {
+        if let Some(outlet) = self.websocket.as_mut().and_then(WebSocket::share) {
+            self.mailbox.set_outlet(outlet);
+        }
     }
 
     /// Keeps the reply slot of the handshake, which counts as the first poll.
@@ -176,18 +184,26 @@ impl<H: Handler> Driver<H> {
             if called || deadline != *armed {
                 self.called |= is_due(io, sleep.as_mut(), armed, deadline);
             }
-            if !self.called && self.settled && self.mailbox.park(cx, &mut self.emptied) {
+            if !self.called && self.settled && self.park(cx) {
                 self.count_bytes();
                 return Poll::Pending;
             }
         }
     }
 
+    /// Goes to sleep, unless there is mail.
+    fn park(&mut self, cx: &Context<'_>) -> bool {
+        let drained = self.websocket.is_some() && self.candidate.is_none() && self.session.buffered_bytes() == 0;
+        self.mailbox.park(cx, &mut self.emptied, drained)
+    }
+
     fn take_mail(&mut self, now: Instant) {
         let taken = self.mailbox.take();
         self.called |= taken.called;
         if taken.overflowed {
-            self.session.handle(Input::Overflowed, now);
+            // Nothing can follow a frame that has been cut short, not even a close frame.
+            let input = if taken.written > 0 { Input::WebSocketFailed } else { Input::Overflowed };
+            self.session.handle(input, now);
             self.perform(now);
             return;
         }
@@ -238,6 +254,12 @@ impl<H: Handler> Driver<H> {
                 Mail::Close => self.session.handle(Input::Close, now),
             }
         }
+        if taken.written > 0 {
+            // The first mail was a frame, and nothing waited before it.
+            if let Some(outbox) = self.session.outbox() {
+                outbox.advance(taken.written);
+            }
+        }
         if mails.capacity() > self.emptied.capacity() {
             self.emptied = mails;
         }
@@ -285,6 +307,7 @@ impl<H: Handler> Driver<H> {
                 }
                 Action::SwitchTransport => {
                     self.websocket = self.candidate.take().map(|candidate| *candidate);
+                    self.share();
                     self.registration.switch(Transport::WebSocket);
                 }
                 Action::Closed(reason) => self.closed = Some(reason),
@@ -492,6 +515,9 @@ impl<H: Handler> Driver<H> {
     async fn finish(mut self: Box<Self>) {
         let reason = self.closed.unwrap_or(CloseReason::TransportError);
         self.registration.leave();
+        if let (Some(websocket), Some(outlet)) = (&mut self.websocket, self.mailbox.take_outlet()) {
+            websocket.unshare(outlet);
+        }
         self.mailbox.close();
         self.requests = None;
         // What came before the end is handed over before it.

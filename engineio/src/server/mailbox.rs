@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 
 use bytestring::ByteString;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
 
 use super::websocket::WebSocket;
@@ -42,6 +43,8 @@ pub(super) enum Reply {
 
 pub(super) struct Mailbox<M> {
     state: Mutex<State<M>>,
+    /// The frame that mail consists of, if it is nothing but a frame.
+    frame_of: fn(&M) -> Option<&Frame>,
 }
 
 struct State<M> {
@@ -54,6 +57,49 @@ struct State<M> {
     called: bool,
     /// Set while the reader sleeps.
     waker: Option<Waker>,
+    /// A second hold on the reader's connection, for [`Mailbox::flush`].
+    outlet: Option<OwnedWriteHalf>,
+    /// Nothing waits to be written before the mail. Only true while the reader sleeps.
+    outlet_open: bool,
+    /// The reader has not been woken for the mail, since somebody is to flush it.
+    to_flush: bool,
+    /// How much of the first mail's frame has been written. Then the reader is awake.
+    written: usize,
+}
+
+impl<M> State<M> {
+    fn push(&mut self, mail: Mail<M>, bytes: usize) {
+        if (self.bytes + bytes > self.max_bytes && self.bytes > 0) || self.queue.len() >= MAX_MAILS {
+            self.overflowed = true;
+        } else {
+            self.bytes += bytes;
+            self.queue.push_back(mail);
+        }
+    }
+
+    /// The reader is awake from here on, or will be when the waker is called: mail is its business alone.
+    fn wake(&mut self) -> Option<Waker> {
+        self.to_flush = false;
+        self.outlet_open = false;
+        self.waker.take()
+    }
+
+    /// Writes the mail to the outlet; false where some of it is left.
+    fn write(&mut self, frame_of: fn(&M) -> Option<&Frame>) -> bool {
+        while let Some(first) = self.queue.front() {
+            let Mail::Application(mail) = first else { return false };
+            let (Some(frame), Some(outlet)) = (frame_of(mail), &self.outlet) else { return false };
+            // A broken connection is for the reader to find out.
+            let written = outlet.try_write(frame.wire()).unwrap_or(0);
+            if written < frame.wire_len() {
+                self.written = written;
+                return false;
+            }
+            self.queue.pop_front();
+        }
+        self.bytes = 0;
+        true
+    }
 }
 
 /// The session is over; the mail was not taken.
@@ -73,7 +119,7 @@ impl std::error::Error for Gone {}
 const MAX_MAILS: usize = 65_536;
 
 impl<M> Mailbox<M> {
-    pub(super) fn new(max_bytes: usize) -> Arc<Self> {
+    pub(super) fn new(max_bytes: usize, frame_of: fn(&M) -> Option<&Frame>) -> Arc<Self> {
         let state = State {
             queue: VecDeque::new(),
             bytes: 0,
@@ -82,8 +128,12 @@ impl<M> Mailbox<M> {
             closed: false,
             called: false,
             waker: None,
+            outlet: None,
+            outlet_open: false,
+            to_flush: false,
+            written: 0,
         };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), frame_of })
     }
 
     fn lock(&self) -> MutexGuard<'_, State<M>> {
@@ -100,13 +150,8 @@ impl<M> Mailbox<M> {
             if state.closed {
                 return Err(Gone);
             }
-            if (state.bytes + bytes > state.max_bytes && state.bytes > 0) || state.queue.len() >= MAX_MAILS {
-                state.overflowed = true;
-            } else {
-                state.bytes += bytes;
-                state.queue.push_back(mail);
-            }
-            state.waker.take()
+            state.push(mail, bytes);
+            state.wake()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -114,22 +159,72 @@ impl<M> Mailbox<M> {
         Ok(())
     }
 
+    /// Hands mail over that consists of a frame, without waking the reader where it sleeps. `wanted` is asked behind
+    /// everything that the reader did before it fell asleep.
+    ///
+    /// True asks for a [`flush`](Self::flush).
+    pub(super) fn push_for_flush(&self, mail: M, bytes: usize, wanted: impl FnOnce() -> bool) -> bool {
+        let waker = {
+            let mut state = self.lock();
+            if state.closed || !wanted() {
+                return false;
+            }
+            // The reader is told of the rest when it wakes, so mail behind other mail needs nobody.
+            let first = state.queue.is_empty();
+            state.push(Mail::Application(mail), bytes);
+            if state.outlet_open && !state.overflowed && (first || state.to_flush) {
+                state.to_flush = true;
+                return first;
+            }
+            state.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        false
+    }
+
+    /// Writes mail that waits for it past the sleeping reader; wakes the reader where the socket does not take it all.
+    pub(super) fn flush(&self) {
+        let waker = {
+            let mut state = self.lock();
+            if !std::mem::take(&mut state.to_flush) || state.write(self.frame_of) {
+                return;
+            }
+            state.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Gives the mailbox a way past its reader.
+    pub(super) fn set_outlet(&self, outlet: OwnedWriteHalf) {
+        self.lock().outlet = Some(outlet);
+    }
+
+    /// Takes that way back.
+    pub(super) fn take_outlet(&self) -> Option<OwnedWriteHalf> {
+        self.lock().outlet.take()
+    }
+
     /// Takes all that waits.
     pub(super) fn take(&self) -> Taken<M> {
         let mut state = self.lock();
         // The reader is awake: mail that it sends itself from here on needs no further turn of its task.
-        state.waker = None;
+        let _awake = state.wake();
         state.bytes = 0;
         Taken {
             mails: std::mem::take(&mut state.queue),
+            written: std::mem::take(&mut state.written),
             overflowed: state.overflowed,
             called: std::mem::take(&mut state.called),
         }
     }
 
     /// Registers the reader and gives the mailbox the emptied queue back, unless that is large; false where mail waits
-    /// and the reader should go on.
-    pub(super) fn park(&self, cx: &Context<'_>, emptied: &mut VecDeque<Mail<M>>) -> bool {
+    /// and the reader should go on. `drained` tells that nothing waits to be written before the mail to come.
+    pub(super) fn park(&self, cx: &Context<'_>, emptied: &mut VecDeque<Mail<M>>, drained: bool) -> bool {
         if emptied.capacity() > KEPT_MAILS {
             *emptied = VecDeque::new();
         }
@@ -143,6 +238,7 @@ impl<M> Mailbox<M> {
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
+        state.outlet_open = drained && state.outlet.is_some();
         true
     }
 
@@ -151,7 +247,10 @@ impl<M> Mailbox<M> {
         let dropped = {
             let mut state = self.lock();
             state.closed = true;
-            state.waker = None;
+            let _awake = state.wake();
+            if let Some(outlet) = state.outlet.take() {
+                outlet.forget(); // what is still to be written is the reader's
+            }
             std::mem::take(&mut state.queue)
         };
         drop(dropped); // outside of the lock: mail may run destructors that come back here
@@ -173,7 +272,7 @@ impl<M: Send + 'static> Wake for Mailbox<M> {
         let waker = {
             let mut state = self.lock();
             state.called = true;
-            state.waker.take()
+            state.wake()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -185,6 +284,8 @@ const KEPT_MAILS: usize = 16;
 
 pub(super) struct Taken<M> {
     pub(super) mails: VecDeque<Mail<M>>,
+    /// How much of the first one, a frame, has been written already.
+    pub(super) written: usize,
     pub(super) overflowed: bool,
     /// A socket or timer has called since the last time.
     pub(super) called: bool,
@@ -240,6 +341,24 @@ impl<M> Socket<M> {
         self.mailbox.push(Mail::Application(mail), bytes)
     }
 
+    /// Hands mail over that consists of a frame ([`Handler::frame_of`](super::Handler::frame_of)), if `wanted` says so,
+    /// and leaves it lying: true asks for a [`flush`](Self::flush) soon, by whoever sends the same to many. It is in
+    /// order with everything else sent to this client.
+    ///
+    /// `wanted` is asked under a lock, so it must not use this socket.
+    #[must_use]
+    pub fn mail_for_flush(&self, mail: M, bytes: usize, wanted: impl FnOnce() -> bool) -> bool {
+        self.mailbox.push_for_flush(mail, bytes, wanted)
+    }
+
+    /// Writes what [`mail_for_flush`](Self::mail_for_flush) has left lying. Otherwise does nothing.
+    ///
+    /// It spares the session's task a turn, which costs a broadcast more than the write does. Never waits for the
+    /// client: what the connection does not take at once is left to the session's task.
+    pub fn flush(&self) {
+        self.mailbox.flush();
+    }
+
     /// Closes the session once everything sent so far has left.
     pub fn close(&self) {
         // An error means that it is closed already.
@@ -249,5 +368,131 @@ impl<M> Socket<M> {
     /// Tells whether the session is over.
     pub fn is_closed(&self) -> bool {
         self.mailbox.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// A mailbox whose reader sleeps, and the far end of its connection.
+    struct Sleeping {
+        mailbox: Arc<Mailbox<Frame>>,
+        wakes: Arc<Wakes>,
+        client: TcpStream,
+    }
+
+    impl Sleeping {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let mailbox = Mailbox::new(4 << 20, |frame| Some(frame));
+            let (_, outlet) = accepted.unwrap().0.into_split();
+            outlet.writable().await.unwrap();
+            mailbox.set_outlet(outlet);
+            let sleeping = Self { mailbox, wakes: Arc::default(), client: client.unwrap() };
+            assert!(sleeping.park(true));
+            sleeping
+        }
+
+        fn park(&self, drained: bool) -> bool {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            self.mailbox.park(&Context::from_waker(&waker), &mut VecDeque::new(), drained)
+        }
+
+        fn push(&self, text: &str) -> bool {
+            let frame = frame(text);
+            let bytes = frame.wire_len();
+            self.mailbox.push_for_flush(frame, bytes, || true)
+        }
+
+        fn wakes(&self) -> usize {
+            self.wakes.0.load(SeqCst)
+        }
+    }
+
+    fn frame(text: &str) -> Frame {
+        Frame::text_with(text.len(), |out| out.extend_from_slice(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_flush_writes_all_that_waits_and_lets_the_reader_sleep() {
+        let mut sleeping = Sleeping::new().await;
+        assert!(sleeping.push("one"), "the first asks for a flush");
+        assert!(!sleeping.push("two"), "the others leave in the same one");
+        sleeping.mailbox.flush();
+        sleeping.mailbox.flush();
+        let expected = b"\x81\x044one\x81\x044two";
+        let mut read = [0; 12];
+        sleeping.client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, expected);
+        assert!(sleeping.mailbox.take().mails.is_empty());
+        assert_eq!(sleeping.wakes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_wakes_first_takes_everything() {
+        let sleeping = Sleeping::new().await;
+        assert!(sleeping.push("one"));
+        sleeping.mailbox.push(Mail::Close, 0).unwrap();
+        assert_eq!(sleeping.wakes(), 1);
+        assert!(!sleeping.push("two"), "the reader is awake");
+        sleeping.mailbox.flush();
+        let taken = sleeping.mailbox.take();
+        assert_eq!((taken.mails.len(), taken.written), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_past_a_reader_with_something_to_write() {
+        let sleeping = Sleeping::new().await;
+        assert!(!sleeping.park(false) || !sleeping.push("one"));
+        assert_eq!(sleeping.wakes(), 1);
+        assert_eq!(sleeping.mailbox.take().mails.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_is_left_to_the_reader() {
+        let mut sleeping = Sleeping::new().await;
+        let text = "x".repeat(100_001);
+        let len = frame(&text).wire_len();
+        let mut whole = 0;
+        // Until the buffers of the system are full.
+        while sleeping.wakes() == 0 {
+            assert!(sleeping.push(&text));
+            sleeping.mailbox.flush();
+            whole += 1;
+            assert!(whole < 1_000);
+        }
+        let taken = sleeping.mailbox.take();
+        assert_eq!(taken.mails.len(), 1);
+        assert!(taken.written < len);
+        let mut read = vec![0; (whole - 1) * len + taken.written];
+        sleeping.client.read_exact(&mut read).await.unwrap();
+        assert!(read.chunks(len).all(|chunk| frame(&text).wire().starts_with(chunk)));
+    }
+
+    #[tokio::test]
+    async fn mail_that_is_not_wanted_any_more_is_dropped() {
+        let sleeping = Sleeping::new().await;
+        assert!(!sleeping.mailbox.push_for_flush(frame("late"), 6, || false));
+        sleeping.mailbox.close();
+        assert!(!sleeping.push("later"));
+        assert_eq!(sleeping.wakes(), 0);
     }
 }

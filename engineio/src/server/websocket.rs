@@ -16,6 +16,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use self::reader::{Fed, Reader};
 use super::listen::Connection;
@@ -25,28 +26,57 @@ use crate::session::{Outbox, WsFrame};
 /// The transport under a WebSocket: TCP without detours, anything else (TLS, in-memory) through hyper's box.
 enum Stream {
     Tcp(TcpStream),
+    /// The same, while the mailbox holds the other half.
+    Shared(OwnedReadHalf),
     Other(Box<TokioIo<Upgraded>>),
+    /// Nothing, for the moment of a change.
+    Nothing,
+}
+
+/// Writes to a connection of which only the reading half is at hand.
+fn poll_write_shared(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    write: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match write(stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
+fn poll_nothing<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 impl Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Shared(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Other(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Nothing => poll_nothing(),
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Shared(stream) => poll_write_shared(stream.as_ref(), cx, |stream| stream.try_write(bytes)),
             Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Nothing => poll_nothing(),
         }
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Shared(stream) => poll_write_shared(stream.as_ref(), cx, |stream| stream.try_write_vectored(slices)),
             Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Nothing => poll_nothing(),
         }
     }
 
@@ -56,6 +86,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => finish(stream, last).await,
             Self::Other(stream) => finish(stream, last).await,
+            // Whoever shares it takes the other half back first.
+            Self::Shared(_) | Self::Nothing => Ok(()),
         }
     }
 }
@@ -115,6 +147,32 @@ impl WebSocket {
         // Even empty it would keep hyper's whole read buffer alive for as long as the connection lasts.
         let rewind = if rewind.is_empty() { Bytes::new() } else { rewind };
         Self { stream, reader: Reader::new(max_message_bytes), rewind, probe: None, close_frame: CloseFrame::Empty }
+    }
+
+    /// Gives a hold on the connection away, where it is TCP.
+    pub(super) fn share(&mut self) -> Option<OwnedWriteHalf> {
+        match std::mem::replace(&mut self.stream, Stream::Nothing) {
+            Stream::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                self.stream = Stream::Shared(read);
+                Some(write)
+            }
+            other @ (Stream::Shared(_) | Stream::Other(_) | Stream::Nothing) => {
+                self.stream = other;
+                None
+            }
+        }
+    }
+
+    /// Takes it back.
+    pub(super) fn unshare(&mut self, write: OwnedWriteHalf) {
+        match std::mem::replace(&mut self.stream, Stream::Nothing) {
+            Stream::Shared(read) => {
+                // They are halves of one another: an error has nothing to tell.
+                self.stream = read.reunite(write).map_or(Stream::Nothing, Stream::Tcp);
+            }
+            other @ (Stream::Tcp(_) | Stream::Other(_) | Stream::Nothing) => self.stream = other,
+        }
     }
 
     /// Reads what there is and hands each message, and each control frame that is due, to `on_event`, which answers

@@ -466,6 +466,13 @@ impl Handler for Client {
         }
     }
 
+    fn frame_of(mail: &Mail) -> Option<&Frame> {
+        match mail {
+            Mail::Send { packet, .. } => packet.single_frame(),
+            Mail::Ask { .. } | Mail::Disconnect { .. } | Mail::ShutDown | Mail::Decided { .. } => None,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, link: &mut Link<'_>) {
         self.run(cx, Some(link));
     }

@@ -20,7 +20,7 @@ use super::adapter::Target;
 use super::broadcast::Broadcast;
 use super::client::Mail;
 use super::namespace::Namespace;
-use super::outgoing::Outgoing;
+use super::outgoing::{Flushes, Outgoing};
 use crate::{Arguments, CloseReason, Data, FromArguments, Slot, UsageError};
 
 /// The name of a room.
@@ -479,9 +479,16 @@ impl Socket {
     }
 
     /// Takes a packet of a broadcast; where the socket is gone there is nobody to be told.
-    pub(super) fn deliver(&self, packet: Outgoing, bytes: usize, volatile: bool) {
-        if self.is_connected() {
-            let _gone = self.shared.link.mail(Mail::Send { slot: self.shared.slot, packet, volatile }, bytes);
+    pub(super) fn deliver(&self, packet: Outgoing, bytes: usize, volatile: bool, flushes: &mut Flushes) {
+        let Shared { link, slot, .. } = &*self.shared;
+        let single = packet.single_frame().is_some();
+        let mail = Mail::Send { slot: *slot, packet, volatile };
+        if !single {
+            if self.is_connected() {
+                let _gone = link.mail(mail, bytes);
+            }
+        } else if link.mail_for_flush(mail, bytes, || self.is_connected()) {
+            flushes.push(link.clone());
         }
     }
 

@@ -234,6 +234,57 @@ async fn broadcasts_of_two_tasks_mix_but_each_keeps_its_order() {
     server.finish().await;
 }
 
+/// Broadcasts are written past the sleeping tasks of their clients: what a socket does not take is left to the task.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_broadcasts_whole_and_in_order() {
+    const EVENTS: usize = 150;
+    let server = Server::start(rooms).await;
+    let (mut late, _) = member(&server, &["a"]).await;
+    let (mut prompt, _) = member(&server, &["a"]).await;
+    let text = "x".repeat(25_000);
+    for number in 0..EVENTS {
+        server.root().to("a").emit("n", (number, &text)).unwrap();
+        assert_eq!(prompt.text().await.len(), format!(r#"42["n",{number},"{text}"]"#).len());
+    }
+    late.send(r#"42["fence"]"#).await;
+    for number in 0..EVENTS {
+        assert!(late.text().await == format!(r#"42["n",{number},"{text}"]"#), "event {number}");
+    }
+    late.expect([r#"42["fence"]"#]).await;
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_closed_by_broadcasts_at_its_budget() {
+    let mut config = crate::support::config();
+    config.engine.max_buffered_bytes = 100_000;
+    let server = Server::with(socketio::Io::builder().config(config).namespace("/", rooms)).await;
+    let (idle, _) = member(&server, &["a"]).await;
+    let (mut prompt, _) = member(&server, &["a"]).await;
+    let text = "x".repeat(50_000);
+    let mut sent = 0;
+    while server.root().len() > 1 {
+        server.root().to("a").emit("n", (&text,)).unwrap();
+        prompt.text().await;
+        sent += 1;
+        // More than the buffers of the system take.
+        assert!(sent < 1_000, "a client that does not read is kept");
+    }
+    drop(idle);
+    got(&mut prompt, &[]).await;
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_broadcast_from_a_thread_without_a_runtime_arrives() {
+    let server = Server::start(rooms).await;
+    let (mut client, _) = member(&server, &["a"]).await;
+    let root = server.root();
+    std::thread::spawn(move || root.to("a").emit("now", ()).unwrap()).join().unwrap();
+    client.expect([r#"42["now"]"#]).await;
+    server.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn joins_leaves_and_ends_race_broadcasts_and_leave_nothing() {
     let server = Arc::new(Server::start(rooms).await);

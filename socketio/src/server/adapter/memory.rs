@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foldhash::fast::{FixedState, RandomState};
 
 use super::{Adapter, Target};
-use crate::server::outgoing::Outgoing;
+use crate::server::outgoing::{Flushes, Outgoing};
 use crate::server::socket::{Room, Socket};
 
 /// The default adapter.
@@ -158,7 +158,8 @@ impl Adapter for Memory {
 
     fn broadcast(&self, packet: &Outgoing, target: &Target, volatile: bool) {
         let bytes = packet.bytes();
-        self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, volatile));
+        let mut flushes = Flushes::default();
+        self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, volatile, &mut flushes));
     }
 
     fn sockets(&self, target: &Target) -> Vec<Socket> {

@@ -15,6 +15,7 @@ pub mod member;
 
 mod churn;
 mod rest;
+mod stay;
 mod steer;
 
 /// The mode's name.
@@ -23,13 +24,14 @@ pub const NAME: &str = "room";
 const JOIN: &str = "join";
 const COMMAND: &str = "command";
 const CHURN: &str = "churn";
+const STAY: &str = "stay";
 
 /// The mode's options.
 pub fn command() -> Command {
     options::command(NAME, "Rooms of the /sync contract", "5").args([
-        Arg::new("scenario").long("scenario").value_name("NAME").required(true).value_parser([JOIN, COMMAND, CHURN]).help(
+        Arg::new("scenario").long("scenario").value_name("NAME").required(true).value_parser([JOIN, COMMAND, CHURN, STAY]).help(
             "join: everybody joins, once; command: owners seek, and an operation is an event that reaches a member; \
-             churn: members join and leave again and again",
+             churn: members join and leave again and again; stay: everybody joins and does nothing",
         ),
         number("rooms", "100", "How many rooms"),
         number("members", "10", "Connections for each room, of which one is its owner's"),
@@ -56,6 +58,7 @@ pub async fn run(options: &Options) -> io::Result<Report> {
     let mut report = match scenario {
         COMMAND => steer::run(options).await?,
         CHURN => churn::run(options).await?,
+        STAY => stay::run(options).await?,
         _ => fill::run(options).await?,
     };
     report.more.insert("scenario".to_owned(), scenario.into());

@@ -20,7 +20,7 @@ struct Work {
 }
 
 /// As many connections as there are files a process may have open, at most.
-const CONNECTIONS: [u32; 6] = [1000, 5000, 10_000, 19_000, 50_000, 100_000];
+pub(crate) const CONNECTIONS: [u32; 6] = [1000, 5000, 10_000, 19_000, 50_000, 100_000];
 
 const WORKS: [Work; 6] = [
     Work {
@@ -75,6 +75,7 @@ struct Series {
 pub(crate) struct Line {
     pub(crate) title: &'static str,
     pub(crate) work: &'static str,
+    pub(crate) server: Server,
     pub(crate) metric: Metric,
     /// What a figure is divided by, given the size.
     pub(crate) per: fn(u32) -> f64,
@@ -91,7 +92,13 @@ const SERIES: [Series; 6] = [
         x: "Connections",
         y: "KiB per connection",
         logarithmic: false,
-        lines: &[Line { title: "memory", work: "connections-idle", metric: Metric::MEMORY, per: one }],
+        lines: &[Line {
+            title: "memory",
+            work: "connections-idle",
+            server: Server::Ours,
+            metric: Metric::MEMORY,
+            per: one,
+        }],
     },
     Series {
         file: "growth-heartbeats",
@@ -99,7 +106,13 @@ const SERIES: [Series; 6] = [
         x: "Connections",
         y: "ms of CPU per second and 1,000 connections",
         logarithmic: false,
-        lines: &[Line { title: "heartbeats", work: "connections-idle", metric: Metric::IDLE_CPU, per: one }],
+        lines: &[Line {
+            title: "heartbeats",
+            work: "connections-idle",
+            server: Server::Ours,
+            metric: Metric::IDLE_CPU,
+            per: one,
+        }],
     },
     Series {
         file: "growth-connections",
@@ -108,8 +121,20 @@ const SERIES: [Series; 6] = [
         y: "µs of CPU each",
         logarithmic: false,
         lines: &[
-            Line { title: "event with ack, 64 B", work: "connections-echo", metric: Metric::CPU, per: one },
-            Line { title: "delivery in rooms of 100, 64 B", work: "connections-cast", metric: Metric::CPU, per: one },
+            Line {
+                title: "event with ack, 64 B",
+                work: "connections-echo",
+                server: Server::Ours,
+                metric: Metric::CPU,
+                per: one,
+            },
+            Line {
+                title: "delivery in rooms of 100, 64 B",
+                work: "connections-cast",
+                server: Server::Ours,
+                metric: Metric::CPU,
+                per: one,
+            },
         ],
     },
     Series {
@@ -118,7 +143,13 @@ const SERIES: [Series; 6] = [
         x: "Members of the room",
         y: "µs of CPU per delivery",
         logarithmic: false,
-        lines: &[Line { title: "delivery, 64 B", work: "room-size", metric: Metric::CPU, per: one }],
+        lines: &[Line {
+            title: "delivery, 64 B",
+            work: "room-size",
+            server: Server::Ours,
+            metric: Metric::CPU,
+            per: one,
+        }],
     },
     Series {
         file: "growth-rooms",
@@ -126,7 +157,7 @@ const SERIES: [Series; 6] = [
         x: "Rooms",
         y: "µs of CPU per delivery",
         logarithmic: false,
-        lines: &[Line { title: "delivery, 64 B", work: "rooms", metric: Metric::CPU, per: one }],
+        lines: &[Line { title: "delivery, 64 B", work: "rooms", server: Server::Ours, metric: Metric::CPU, per: one }],
     },
     Series {
         file: "growth-payload",
@@ -135,10 +166,11 @@ const SERIES: [Series; 6] = [
         y: "µs of CPU",
         logarithmic: true,
         lines: &[
-            Line { title: "per delivery", work: "payload", metric: Metric::CPU, per: one },
+            Line { title: "per delivery", work: "payload", server: Server::Ours, metric: Metric::CPU, per: one },
             Line {
                 title: "per delivered KiB",
                 work: "payload",
+                server: Server::Ours,
                 metric: Metric::CPU,
                 per: |size| f64::from(size) / 1024.0,
             },
@@ -146,7 +178,7 @@ const SERIES: [Series; 6] = [
     },
 ];
 
-fn words(mode: &str, options: &[(&str, u32)]) -> Vec<String> {
+pub(crate) fn words(mode: &str, options: &[(&str, u32)]) -> Vec<String> {
     let options = options.iter().flat_map(|(name, value)| [format!("--{name}"), value.to_string()]);
     [mode.to_owned()].into_iter().chain(options).collect()
 }
@@ -198,7 +230,7 @@ pub(crate) fn points(records: &[Record], line: &Line) -> Vec<(u32, f64)> {
         records.iter().filter(|record| record.work == line.work).filter_map(|record| record.size).collect::<Vec<_>>();
     sizes.sort_unstable();
     sizes.dedup();
-    let median = |size| Spread::of(&figures(records, line.work, Some(size), Server::Ours, &line.metric));
+    let median = |size| Spread::of(&figures(records, line.work, Some(size), line.server, &line.metric));
     sizes.into_iter().filter_map(|size| Some((size, median(size)?.median / (line.per)(size)))).collect()
 }
 
@@ -231,7 +263,7 @@ fn flatness(points: &[(u32, f64)]) -> Option<f64> {
 }
 
 /// Files that a process has open beside its connections.
-const SPARE_FILES: u64 = 200;
+pub(crate) const SPARE_FILES: u64 = 200;
 
 #[cfg(test)]
 mod tests {

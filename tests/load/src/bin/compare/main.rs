@@ -72,7 +72,7 @@ impl Plan {
                 let works = match selection {
                     Selection::Protocol => protocol::jobs(self.quick),
                     Selection::Product => product::jobs(self.quick),
-                    Selection::Scale => scale::jobs(self.quick, place.cpus),
+                    Selection::Scale => scale::jobs(self.quick, place.open_files),
                     Selection::Growth => growth::jobs(self.quick, place.open_files),
                 };
                 for mut servers in works {

@@ -102,6 +102,10 @@ impl Metric {
     pub(crate) const RATE: Self = Self::new("/per_second", "/s");
     pub(crate) const LATENCY: Self = Self::new("/latency_us/p99", "µs");
     pub(crate) const BACK: Self = Self::new("/seconds_to/99", "s");
+    pub(crate) const HALF_BACK: Self = Self::new("/seconds_to/50", "s");
+    pub(crate) const ALL_BACK: Self = Self::new("/seconds_to/100", "s");
+    pub(crate) const BACK_SHARE: Self = Self::new("/back_share", "");
+    pub(crate) const JOIN_CPU: Self = Self::new("/cpu_us_per_join", "µs");
     pub(crate) const LOST: Self = Self::new("/lost", "");
     pub(crate) const ERRORS: Self = Self::new("/errors", "");
 

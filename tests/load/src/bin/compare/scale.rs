@@ -1,43 +1,77 @@
-//! Our server with more workers, each with a CPU of its own; the generator keeps one.
+//! The product with as many participants as there can be: who stays, and everybody cut off at once.
 
-use crate::growth::{Line, one, points, rows};
+use crate::growth::{CONNECTIONS, Line, SPARE_FILES, one, points, rows, words};
 use crate::record::{Metric, Record, Selection};
 use crate::runner::Job;
 use crate::server::Server;
 
-const WORKS: [(&str, &[&str]); 2] = [
-    ("echo", &["echo", "--clients", "50", "--in-flight", "10", "--payload", "64"]),
-    ("cast-100x10", &["cast", "--rooms", "100", "--members", "10", "--payload", "64"]),
+/// Participants of each room.
+const MEMBERS: u32 = 10;
+
+/// What is done with them.
+struct Work {
+    name: &'static str,
+    load: fn(u32) -> Vec<String>,
+    seconds: f64,
+}
+
+const WORKS: [Work; 2] = [
+    Work {
+        name: "participants",
+        load: |size| {
+            let mut load = words("room", &[("rooms", size / MEMBERS), ("members", MEMBERS)]);
+            load.extend(["--scenario", "stay"].map(str::to_owned));
+            load
+        },
+        // One heartbeat of everybody.
+        seconds: 25.0,
+    },
+    Work {
+        name: "participants-avalanche",
+        load: |size| words("avalanche", &[("clients", size), ("members", MEMBERS)]),
+        // The longest that anyone may take to be back.
+        seconds: 60.0,
+    },
 ];
 
-/// What is measured: each work with one worker, two, four and so on, as many as there are CPUs beside the generator's.
-pub(crate) fn jobs(quick: bool, cpus: u16) -> Vec<Vec<Job>> {
-    let workers = || (0..16).map(|power| 1_u16 << power).take_while(|workers| *workers < cpus.max(2));
-    let job = |name: &str, load: &[&str], workers: u16| Job {
+/// What is measured: each work, with as many participants as the system allows.
+pub(crate) fn jobs(quick: bool, open_files: u64) -> Vec<Vec<Job>> {
+    let most = if quick { 1000 } else { open_files.saturating_sub(SPARE_FILES) };
+    let sizes = || CONNECTIONS.into_iter().filter(move |size| u64::from(*size) <= most);
+    let job = |work: &Work, size: u32| Job {
         selection: Selection::Scale,
-        work: name.to_owned(),
-        size: Some(workers.into()),
-        server: Server::Ours,
-        workers,
-        load: load.iter().map(|word| (*word).to_owned()).collect(),
-        warmup: if quick { 0.5 } else { 2.0 },
-        seconds: if quick { 1.5 } else { 8.0 },
+        work: work.name.to_owned(),
+        size: Some(size),
+        server: Server::Syncwatch,
+        workers: 1,
+        load: (work.load)(size),
+        warmup: 1.0,
+        seconds: if quick && work.name == "participants" { 1.0 } else { work.seconds },
     };
-    WORKS.iter().flat_map(|(name, load)| workers().map(|workers| vec![job(name, load, workers)])).collect()
+    WORKS.iter().flat_map(|work| sizes().map(|size| vec![job(work, size)])).collect()
 }
+
+/// A row of the table: its title, its work, and what it shows.
+const ROWS: [(&str, &str, Metric); 8] = [
+    ("Memory of each, KiB", "participants", Metric::MEMORY),
+    ("CPU of a join, µs", "participants", Metric::JOIN_CPU),
+    ("CPU of 1,000 who stay, ms per second", "participants", Metric::IDLE_CPU),
+    ("Events that never came", "participants", Metric::LOST),
+    ("Cut off at once: CPU of a return, µs", "participants-avalanche", Metric::CPU),
+    ("— until half are back, s", "participants-avalanche", Metric::HALF_BACK),
+    ("— until all are back, s", "participants-avalanche", Metric::ALL_BACK),
+    ("— share back in their seats", "participants-avalanche", Metric::BACK_SHARE),
+];
 
 /// The tables.
 pub(crate) fn report(records: &[Record]) -> String {
-    let lines = |metric| {
-        [("event with ack", "echo"), ("delivery in 100 rooms of 10", "cast-100x10")]
-            .map(|(title, work)| (title, points(records, &Line { title, work, metric, per: one })))
-    };
+    let lines = ROWS.map(|(title, work, metric)| {
+        (title, points(records, &Line { title, work, server: Server::Syncwatch, metric, per: one }))
+    });
     format!(
-        "# Our server with more workers\n\nMedians over the repetitions. One CPU for each worker, and one for the \
-         generator: where that one is what limits, only the cost still tells.\n\n\
-         ## µs of CPU each\n\n{}\n## Done per second\n\n{}",
-        rows("Workers", &lines(Metric::CPU)),
-        rows("Workers", &lines(Metric::RATE)),
+        "# The product with more and more participants\n\nMedians over the repetitions, in rooms of {MEMBERS}, on \
+         the embedded database. The limit of open files is what ends the row.\n\n{}",
+        rows("Participants", &lines),
     )
 }
 
@@ -46,14 +80,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_generator_keeps_a_cpu() {
-        let workers = |cpus| {
-            let jobs = jobs(false, cpus).into_iter().flatten().filter(|job| job.work == "echo");
-            jobs.map(|job| job.workers).collect::<Vec<_>>()
+    fn participants_keep_below_the_limit_of_open_files() {
+        let sizes = |open_files| {
+            let jobs = jobs(false, open_files).into_iter().flatten().filter(|job| job.work == "participants");
+            jobs.filter_map(|job| job.size).collect::<Vec<_>>()
         };
-        assert_eq!(workers(1), [1]);
-        assert_eq!(workers(2), [1]);
-        assert_eq!(workers(8), [1, 2, 4]);
-        assert_eq!(workers(9), [1, 2, 4, 8]);
+        assert_eq!(sizes(20_000), [1000, 5000, 10_000, 19_000]);
+        assert_eq!(sizes(u64::MAX), CONNECTIONS);
+    }
+
+    #[test]
+    fn every_row_has_its_work() {
+        assert!(ROWS.iter().all(|(_, name, _)| WORKS.iter().any(|work| work.name == *name)));
     }
 }

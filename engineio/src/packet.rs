@@ -60,32 +60,32 @@ impl Packet {
     /// # Errors
     /// [`DecodeError`] for an empty frame, an unknown type, or wrong base64.
     pub fn decode(frame: ByteString) -> Result<Self, DecodeError> {
-        let Some(&kind) = frame.as_bytes().first() else {
+        Self::decode_bytes(frame.into_bytes())
+    }
+
+    /// Decodes bytes that are a packet's text; its data, without the type digit, is checked to be UTF-8.
+    pub(crate) fn decode_bytes(mut frame: Bytes) -> Result<Self, DecodeError> {
+        let Some(&kind) = frame.first() else {
             return Err(DecodeError::Empty);
         };
+        // Advancing costs no allocation where the frame has its bytes to itself; a slice would.
+        frame.advance(1);
+        let text = |data: Bytes| ByteString::try_from(data).map_err(|_| DecodeError::Utf8);
         Ok(match kind {
-            b'0' => Self::Open(data(frame)?),
+            b'0' => Self::Open(text(frame)?),
             b'1' => Self::Close,
-            b'2' => Self::Ping(data(frame)?),
-            b'3' => Self::Pong(data(frame)?),
-            b'4' => Self::Message(Message::Text(data(frame)?)),
+            b'2' => Self::Ping(text(frame)?),
+            b'3' => Self::Pong(text(frame)?),
+            b'4' => Self::Message(Message::Text(text(frame)?)),
             b'5' => Self::Upgrade,
             b'6' => Self::Noop,
             b'b' => {
-                let bytes = BASE64.decode(&frame.as_bytes()[1..]).map_err(|_| DecodeError::Base64)?;
+                let bytes = BASE64.decode(&frame).map_err(|_| DecodeError::Base64)?;
                 Self::Message(Message::Binary(bytes.into()))
             }
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }
-}
-
-/// Takes the type digit off. A slice would cost an allocation where the frame has its bytes to itself.
-fn data(frame: ByteString) -> Result<ByteString, DecodeError> {
-    let mut bytes = frame.into_bytes();
-    bytes.advance(1);
-    // The digit is ASCII, so the rest starts on a character.
-    ByteString::try_from(bytes).map_err(|_| DecodeError::Utf8)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 
 use crate::error::DecodeError;
@@ -21,13 +22,13 @@ pub const SEPARATOR: u8 = 0x1e;
 /// yield [`DecodeError::TooManyPackets`] first, before any packet, since each one costs far more than its two bytes.
 pub fn decode(body: ByteString, max_packets: usize) -> Decode {
     let separators = body.as_bytes().iter().filter(|&&byte| byte == SEPARATOR).count();
-    Decode { rest: Some(body), too_many: separators >= max_packets }
+    Decode { rest: Some(body.into_bytes()), too_many: separators >= max_packets }
 }
 
 /// The iterator that [`decode`] returns.
 #[derive(Debug)]
 pub struct Decode {
-    rest: Option<ByteString>,
+    rest: Option<Bytes>,
     too_many: bool,
 }
 
@@ -35,18 +36,20 @@ impl Iterator for Decode {
     type Item = Result<Packet, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.rest.take()?;
+        let mut rest = self.rest.take()?;
         if self.too_many {
             return Some(Err(DecodeError::TooManyPackets));
         }
-        let frame = match rest.split_once(char::from(SEPARATOR)) {
-            Some((frame, after)) => {
-                self.rest = Some(rest.slice_ref(after));
-                rest.slice_ref(frame)
+        let frame = match memchr::memchr(SEPARATOR, &rest) {
+            Some(end) => {
+                let frame = rest.split_to(end);
+                rest.advance(1);
+                self.rest = Some(rest);
+                frame
             }
             None => rest,
         };
-        let packet = Packet::decode(frame);
+        let packet = Packet::decode_bytes(frame);
         if packet.is_err() {
             self.rest = None;
         }

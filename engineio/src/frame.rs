@@ -43,6 +43,11 @@ impl std::fmt::Debug for Frame {
 }
 
 impl Frame {
+    /// A heartbeat of the server's: the packet `2`.
+    pub(crate) fn ping() -> Self {
+        Self { wire: Bytes::from_static(b"\x81\x012"), header_len: 2, kind: FrameKind::Text }
+    }
+
     /// Encodes a message.
     pub fn message(message: &Message) -> Self {
         match message {
@@ -164,6 +169,11 @@ mod tests {
             assert_eq!(frame.data(), data, "{len}");
             assert_eq!(frame.wire_len(), header.len() + len);
         }
+    }
+
+    #[test]
+    fn the_heartbeat_is_the_packet_2() {
+        assert_eq!(Frame::ping(), Frame::packet("2"));
     }
 
     #[test]

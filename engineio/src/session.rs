@@ -524,7 +524,7 @@ impl Session {
             State::Closing { .. } | State::Closed(_) => {}
             State::Polling { .. } | State::WebSocket { .. } => match self.heartbeat.on_timeout(now) {
                 Beat::Nothing => {}
-                Beat::Ping => self.send(Frame::packet("2")),
+                Beat::Ping => self.send(Frame::ping()),
                 Beat::Dead => {
                     self.outbox.clear();
                     self.close(CloseReason::PingTimeout);

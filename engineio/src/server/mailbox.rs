@@ -84,21 +84,65 @@ impl<M> State<M> {
         self.waker.take()
     }
 
-    /// Writes the mail to the outlet; false where some of it is left.
+    /// Writes the mail to the outlet, small frames together; false where some of it is left.
     fn write(&mut self, frame_of: fn(&M) -> Option<&Frame>) -> bool {
-        while let Some(first) = self.queue.front() {
-            let Mail::Application(mail) = first else { return false };
-            let (Some(frame), Some(outlet)) = (frame_of(mail), &self.outlet) else { return false };
+        while let Some(first) = self.first_frame(frame_of) {
+            let Some(outlet) = &self.outlet else { return false };
             // A broken connection is for the reader to find out.
-            let written = outlet.try_write(frame.wire()).unwrap_or(0);
-            if written < frame.wire_len() {
-                self.written = written;
+            let (len, written) = if self.queue.len() == 1 || first.len() > MAX_GATHERED_BYTES {
+                (first.len(), outlet.try_write(first).unwrap_or(0))
+            } else {
+                let mut together = [0; MAX_GATHERED_BYTES];
+                let len = self.gather(frame_of, &mut together);
+                (len, outlet.try_write(&together[..len]).unwrap_or(0))
+            };
+            self.drop_written(frame_of, written);
+            if written < len {
                 return false;
             }
-            self.queue.pop_front();
+        }
+        if self.queue.capacity() > KEPT_MAILS && self.queue.is_empty() {
+            self.queue = VecDeque::new();
         }
         self.bytes = 0;
-        true
+        self.queue.is_empty()
+    }
+
+    /// Returns the frame that the first mail consists of, if it is one.
+    fn first_frame(&self, frame_of: fn(&M) -> Option<&Frame>) -> Option<&[u8]> {
+        self.queue.front().and_then(|mail| mail.frame(frame_of)).map(Frame::wire)
+    }
+
+    /// Copies frames to the start of `buffer`, as many as it has room for, and returns how many bytes that were.
+    fn gather(&self, frame_of: fn(&M) -> Option<&Frame>, buffer: &mut [u8]) -> usize {
+        let mut filled = 0;
+        for frame in self.queue.iter().map_while(|mail| mail.frame(frame_of)) {
+            let Some(room) = buffer.get_mut(filled..filled + frame.wire_len()) else { break };
+            room.copy_from_slice(frame.wire());
+            filled += frame.wire_len();
+        }
+        filled
+    }
+
+    /// Drops frames that have been written whole, and takes note of how much of the next one has been.
+    fn drop_written(&mut self, frame_of: fn(&M) -> Option<&Frame>, mut written: usize) {
+        while let Some(len) = self.first_frame(frame_of).map(<[u8]>::len)
+            && written >= len
+        {
+            written -= len;
+            self.queue.pop_front();
+        }
+        self.written = written;
+    }
+}
+
+impl<M> Mail<M> {
+    fn frame(&self, frame_of: fn(&M) -> Option<&Frame>) -> Option<&Frame> {
+        match self {
+            Self::Application(mail) => frame_of(mail),
+            Self::Send(frame) => Some(frame),
+            Self::SendVolatile(_) | Self::Poll(_) | Self::Post(..) | Self::Candidate(_) | Self::Close => None,
+        }
     }
 }
 
@@ -281,6 +325,8 @@ impl<M: Send + 'static> Wake for Mailbox<M> {
 }
 
 const KEPT_MAILS: usize = 16;
+/// Frames that are copied together for one write have at most this many bytes.
+const MAX_GATHERED_BYTES: usize = 8 * 1024;
 
 pub(super) struct Taken<M> {
     pub(super) mails: VecDeque<Mail<M>>,
@@ -443,6 +489,21 @@ mod tests {
         sleeping.client.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, expected);
         assert!(sleeping.mailbox.take().mails.is_empty());
+        assert_eq!(sleeping.wakes(), 0);
+    }
+
+    #[tokio::test]
+    async fn small_and_large_frames_leave_in_their_order() {
+        let mut sleeping = Sleeping::new().await;
+        let texts = ["a".repeat(10), "b".repeat(5_000), "c".repeat(5_000), "d".repeat(20_000), "e".repeat(3)];
+        for text in &texts {
+            sleeping.push(text);
+        }
+        sleeping.mailbox.flush();
+        let expected: Vec<u8> = texts.iter().flat_map(|text| frame(text).wire().to_vec()).collect();
+        let mut read = vec![0; expected.len()];
+        sleeping.client.read_exact(&mut read).await.unwrap();
+        assert!(read == expected);
         assert_eq!(sleeping.wakes(), 0);
     }
 

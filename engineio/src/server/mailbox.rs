@@ -88,14 +88,16 @@ impl<M> State<M> {
     fn write(&mut self, frame_of: fn(&M) -> Option<&Frame>) -> bool {
         while let Some(first) = self.first_frame(frame_of) {
             let Some(outlet) = &self.outlet else { return false };
-            // A broken connection is for the reader to find out.
-            let (len, written) = if self.queue.len() == 1 || first.len() > MAX_GATHERED_BYTES {
-                (first.len(), outlet.try_write(first).unwrap_or(0))
+            let mut together;
+            let bytes = if self.queue.len() == 1 || first.len() > MAX_GATHERED_BYTES {
+                first
             } else {
-                let mut together = [0; MAX_GATHERED_BYTES];
+                together = [0; MAX_GATHERED_BYTES];
                 let len = self.gather(frame_of, &mut together);
-                (len, outlet.try_write(&together[..len]).unwrap_or(0))
+                &together[..len]
             };
+            // A broken connection is for the reader to find out.
+            let (len, written) = (bytes.len(), outlet.try_write(bytes).unwrap_or(0));
             self.drop_written(frame_of, written);
             if written < len {
                 return false;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::client;
 use crate::options::{self, Options, number};
-use crate::report::{Memory, Meter, Report, progress, round};
+use crate::report::{Memory, Meter, Report, progress};
 
 /// The mode's name.
 pub const NAME: &str = "idle";
@@ -48,8 +48,7 @@ pub async fn run(options: &Options) -> io::Result<Report> {
     let mut report = meter.measure(options).await?;
     meter.settle(&mut report, || 0).await;
     report.memory = Some(Memory { before, after, connections: clients });
-    let cpu_ms = report.cpu.as_secs_f64() * 1e3 / report.elapsed.as_secs_f64();
-    report.more.insert("cpu_ms_per_1000_connections_second".to_owned(), round(cpu_ms * 1e3 / clients as f64).into());
+    report.add_idle_cpu(clients);
     Ok(report)
 }
 

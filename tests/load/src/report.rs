@@ -187,6 +187,13 @@ impl Report {
         self.operations == 0 && self.memory.is_none()
     }
 
+    /// Adds what connections cost in CPU time that did nothing but be there.
+    pub fn add_idle_cpu(&mut self, connections: usize) {
+        let cpu_ms = self.cpu.as_secs_f64() * 1e3 / self.elapsed.as_secs_f64();
+        let each_1000 = round(cpu_ms * 1e3 / connections as f64);
+        self.more.insert("cpu_ms_per_1000_connections_second".to_owned(), each_1000.into());
+    }
+
     /// The report as an object; what the mode has not measured is left out.
     pub fn to_json(&self, mode: &str, options: &Options) -> Value {
         let seconds = self.elapsed.as_secs_f64();

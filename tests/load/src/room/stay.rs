@@ -30,8 +30,7 @@ pub(super) async fn run(options: &Options) -> io::Result<Report> {
     report.lost += joined.lost;
     report.errors += joined.errors;
     report.memory = joined.memory;
-    let cpu_ms = report.cpu.as_secs_f64() * 1e3 / report.elapsed.as_secs_f64();
-    report.more.insert("cpu_ms_per_1000_connections_second".to_owned(), round(cpu_ms * 1e3 / people as f64).into());
+    report.add_idle_cpu(people);
     let join_us = joined.cpu.as_secs_f64() * 1e6 / joined.operations as f64;
     report.more.insert("cpu_us_per_join".to_owned(), round(join_us).into());
     Ok(report)

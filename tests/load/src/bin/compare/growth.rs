@@ -195,7 +195,6 @@ pub(crate) fn jobs(quick: bool, open_files: u64) -> Vec<Vec<Job>> {
                     work: work.name.to_owned(),
                     size: Some(*size),
                     server: Server::Ours,
-                    workers: 1,
                     load,
                     warmup: if quick { 0.5 } else { 1.0 },
                     seconds: if quick { 1.0 } else { work.seconds },

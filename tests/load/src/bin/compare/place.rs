@@ -42,13 +42,4 @@ impl Place {
             open_files: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
         })
     }
-
-    /// The CPUs of a server with so many workers: one for each, and none of the generator's where there is a choice.
-    pub(crate) fn server_cores(&self, workers: u16) -> String {
-        if workers == 1 {
-            return self.server_core.clone();
-        }
-        let cores = (0..self.cpus).map(|core| core.to_string()).filter(|core| *core != self.load_core);
-        cores.take(workers.into()).collect::<Vec<_>>().join(",")
-    }
 }

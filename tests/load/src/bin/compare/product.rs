@@ -2,18 +2,8 @@
 
 use crate::markdown::{cell, table};
 use crate::record::{Metric, Record, Selection};
-use crate::runner::Job;
+use crate::runner::{Job, Work};
 use crate::server::Server;
-
-/// What servers are made to do.
-struct Work {
-    name: &'static str,
-    load: &'static [&'static str],
-    /// The same with few clients.
-    quick: &'static [&'static str],
-    warmup: f64,
-    seconds: f64,
-}
 
 const WORKS: [Work; 5] = [
     Work {
@@ -80,15 +70,10 @@ const ROWS: [Row; 14] = [
 
 /// What is measured: each work, by each server.
 pub(crate) fn jobs(quick: bool) -> Vec<Vec<Job>> {
-    let job = |work: &Work, server| Job {
-        selection: Selection::Product,
-        work: work.name.to_owned(),
-        size: None,
-        server,
-        workers: 1,
-        load: if quick { work.quick } else { work.load }.iter().map(|word| (*word).to_owned()).collect(),
-        warmup: if quick { 0.5 } else { work.warmup },
-        seconds: if quick && work.name != "avalanche" { 1.5 } else { work.seconds },
+    let job = |work: &Work, server| {
+        let job = work.job(Selection::Product, server, quick);
+        // However few, they come back when they come back.
+        if work.name == "avalanche" { Job { seconds: work.seconds, ..job } } else { job }
     };
     WORKS.iter().map(|work| Server::PRODUCTS.into_iter().map(|server| job(work, server)).collect()).collect()
 }

@@ -7,20 +7,8 @@ use crate::chart;
 use crate::figures::{Figures, Spread, figures, ratios};
 use crate::markdown::{cell, figure, median, table};
 use crate::record::{Metric, Record, Selection};
-use crate::runner::Job;
+use crate::runner::{Job, Work};
 use crate::server::Server;
-
-/// What servers are made to do.
-struct Work {
-    name: &'static str,
-    load: &'static [&'static str],
-    /// The same with few clients.
-    quick: &'static [&'static str],
-    warmup: f64,
-    seconds: f64,
-    /// Whether it needs HTTP long-polling, which the limits leave out.
-    polls: bool,
-}
 
 const WORKS: [Work; 7] = [
     Work {
@@ -29,7 +17,6 @@ const WORKS: [Work; 7] = [
         quick: &["echo", "--clients", "10", "--in-flight", "10", "--payload", "64"],
         warmup: 1.5,
         seconds: 5.0,
-        polls: false,
     },
     Work {
         name: "cast-1x1000",
@@ -37,7 +24,6 @@ const WORKS: [Work; 7] = [
         quick: &["cast", "--rooms", "1", "--members", "100", "--payload", "64"],
         warmup: 1.5,
         seconds: 5.0,
-        polls: false,
     },
     Work {
         name: "cast-1x1000-1k",
@@ -45,7 +31,6 @@ const WORKS: [Work; 7] = [
         quick: &["cast", "--rooms", "1", "--members", "100", "--payload", "1024"],
         warmup: 1.5,
         seconds: 5.0,
-        polls: false,
     },
     Work {
         name: "cast-100x10",
@@ -53,7 +38,6 @@ const WORKS: [Work; 7] = [
         quick: &["cast", "--rooms", "10", "--members", "10", "--payload", "64"],
         warmup: 1.5,
         seconds: 5.0,
-        polls: false,
     },
     Work {
         name: "churn",
@@ -61,7 +45,6 @@ const WORKS: [Work; 7] = [
         quick: &["churn", "--concurrency", "4"],
         warmup: 1.5,
         seconds: 5.0,
-        polls: false,
     },
     Work {
         name: "polling",
@@ -69,7 +52,6 @@ const WORKS: [Work; 7] = [
         quick: &["polling", "--clients", "10", "--in-flight", "10", "--payload", "64"],
         warmup: 1.5,
         seconds: 5.0,
-        polls: true,
     },
     Work {
         name: "idle",
@@ -78,7 +60,6 @@ const WORKS: [Work; 7] = [
         warmup: 0.0,
         // One heartbeat of every connection: servers send one each 25 s.
         seconds: 25.0,
-        polls: false,
     },
 ];
 
@@ -144,21 +125,16 @@ const ROWS: [Row; 8] = [
 
 /// What is measured: each work, by each server that can do it.
 pub(crate) fn jobs(quick: bool) -> Vec<Vec<Job>> {
-    let job = |work: &Work, server| Job {
-        selection: Selection::Protocol,
-        work: work.name.to_owned(),
-        size: None,
-        server,
-        workers: 1,
-        load: if quick { work.quick } else { work.load }.iter().map(|word| (*word).to_owned()).collect(),
-        warmup: if quick { 0.5 } else { work.warmup },
-        seconds: if quick { 1.5 } else { work.seconds },
-    };
-    let able = |work: &Work, server| !work.polls || !matches!(server, Server::Raw | Server::Tungstenite);
+    // The limits leave HTTP long-polling out.
+    let able = |work: &Work, server| work.name != "polling" || !matches!(server, Server::Raw | Server::Tungstenite);
     WORKS
         .iter()
         .map(|work| {
-            Server::BENCHES.into_iter().filter(|server| able(work, *server)).map(|server| job(work, server)).collect()
+            Server::BENCHES
+                .into_iter()
+                .filter(|server| able(work, *server))
+                .map(|server| work.job(Selection::Protocol, server, quick))
+                .collect()
         })
         .collect()
 }

@@ -15,7 +15,7 @@ use crate::server::Server;
 pub(crate) enum Selection {
     /// Servers at the same work.
     Protocol,
-    /// Our server with more workers.
+    /// The product with more participants.
     Scale,
     /// Our server with more of everything else.
     Growth,

@@ -15,6 +15,27 @@ use crate::place::Place;
 use crate::record::{self, Metric, Outcome, Record, Selection};
 use crate::server::{Running, Server, pinned};
 
+/// What servers are made to do, where nothing is varied.
+pub(crate) struct Work {
+    pub(crate) name: &'static str,
+    /// The generator's mode and options.
+    pub(crate) load: &'static [&'static str],
+    /// The same with few clients.
+    pub(crate) quick: &'static [&'static str],
+    pub(crate) warmup: f64,
+    pub(crate) seconds: f64,
+}
+
+impl Work {
+    /// One server at this work.
+    pub(crate) fn job(&self, selection: Selection, server: Server, quick: bool) -> Job {
+        let (load, warmup, seconds) =
+            if quick { (self.quick, 0.5, 1.5) } else { (self.load, self.warmup, self.seconds) };
+        let load = load.iter().map(|word| (*word).to_owned()).collect();
+        Job { selection, work: self.name.to_owned(), size: None, server, load, warmup, seconds }
+    }
+}
+
 /// One server at one work.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Job {
@@ -23,7 +44,6 @@ pub(crate) struct Job {
     /// What is varied, where something is.
     pub(crate) size: Option<u32>,
     pub(crate) server: Server,
-    pub(crate) workers: u16,
     /// The generator's mode and options.
     pub(crate) load: Vec<String>,
     pub(crate) warmup: f64,
@@ -104,7 +124,7 @@ impl Runner {
 
     /// Measures once, with a server of its own.
     async fn measure(&self, job: &Job) -> io::Result<Value> {
-        let server = Running::start(job.server, &self.place, job.workers).await?;
+        let server = Running::start(job.server, &self.place).await?;
         let report = self.load(job, &server).await;
         // A server that has ended meanwhile is not measured, whatever the generator says.
         server.stop().await.and(report)

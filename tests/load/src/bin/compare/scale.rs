@@ -43,7 +43,6 @@ pub(crate) fn jobs(quick: bool, open_files: u64) -> Vec<Vec<Job>> {
         work: work.name.to_owned(),
         size: Some(size),
         server: Server::Syncwatch,
-        workers: 1,
         load: (work.load)(size),
         warmup: 1.0,
         seconds: if quick && work.name == "participants" { 1.0 } else { work.seconds },

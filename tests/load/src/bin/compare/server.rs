@@ -85,17 +85,10 @@ impl Server {
     }
 
     /// The command that starts it. What it may set itself is the same for all: one worker.
-    fn command(
-        self,
-        place: &Place,
-        port: u16,
-        workers: u16,
-        files: &Path,
-        databases: Option<&Databases>,
-    ) -> Vec<String> {
+    fn command(self, place: &Place, port: u16, files: &Path, databases: Option<&Databases>) -> Vec<String> {
         let text = |path: PathBuf| path.display().to_string();
         let peers = place.source.join("peers");
-        let (port, workers) = (port.to_string(), workers.to_string());
+        let port = port.to_string();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let port_variable = format!("PORT={port}");
         match self {
@@ -104,11 +97,11 @@ impl Server {
             }
             Self::Ours => {
                 let program = text(place.programs.join("examples/fanout"));
-                words(&[&program, "--port", &port, "--workers", &workers])
+                words(&[&program, "--port", &port, "--workers", "1"])
             }
             Self::Socketioxide => {
                 let program = text(place.target.join("socketioxide/release/syncwatch-load-socketioxide"));
-                words(&[&program, "--port", &port, "--workers", &workers])
+                words(&[&program, "--port", &port, "--workers", "1"])
             }
             Self::SocketIo => {
                 let program = text(peers.join("socket.io/server.mjs"));
@@ -145,15 +138,15 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a server on a free port, and waits until it takes connections.
-    pub(crate) async fn start(server: Server, place: &Place, workers: u16) -> io::Result<Self> {
-        let (cpus, files) = (place.server_cores(workers), tempfile::tempdir()?);
+    pub(crate) async fn start(server: Server, place: &Place) -> io::Result<Self> {
+        let (cpus, files) = (&*place.server_core, tempfile::tempdir()?);
         let databases = match server.has_databases() {
-            true => Some(Databases::start(&cpus, files.path()).await?),
+            true => Some(Databases::start(cpus, files.path()).await?),
             false => None,
         };
         let port = free_port()?;
-        let words = server.command(place, port, workers, files.path(), databases.as_ref());
-        let mut command = pinned(&cpus, &words);
+        let words = server.command(place, port, files.path(), databases.as_ref());
+        let mut command = pinned(cpus, &words);
         // No settings from a file of where this was called.
         command.current_dir(files.path());
         Ok(Self { program: Program::start(command, port).await?, databases, _files: files })

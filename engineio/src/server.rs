@@ -4,6 +4,7 @@
 //! service over a listener with the limits that a public server needs.
 
 mod driver;
+mod gather;
 mod listen;
 mod mailbox;
 mod polling;

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Sleep;
 
+use super::gather::gather;
 use super::{Body, Reset};
 
 /// Limits on HTTP connections, for [`serve`].
@@ -172,11 +173,12 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // The head and body of a small answer: a plain write takes a shorter way through the kernel than a vectored one.
-        let mut small = [0; SMALL_ANSWER_BYTES];
-        let written = match gather(bufs, &mut small) {
-            Some(gathered) => Pin::new(&mut self.stream).poll_write(cx, gathered),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        let mut small = [0; SMALL_ANSWER_BYTES]; // its head and its body
+        let len = gather(bufs.iter().map(|buf| &**buf), &mut small);
+        let written = if len == bufs.iter().map(|buf| buf.len()).sum::<usize>() {
+            Pin::new(&mut self.stream).poll_write(cx, &small[..len])
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
         };
         self.limit(cx, written)
     }
@@ -195,16 +197,6 @@ impl AsyncWrite for Connection {
 }
 
 const SMALL_ANSWER_BYTES: usize = 2048;
-
-/// Copies slices together, where there is room for all.
-fn gather<'a>(slices: &[io::IoSlice<'_>], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    let mut filled = 0;
-    for slice in slices {
-        buffer.get_mut(filled..filled + slice.len())?.copy_from_slice(slice);
-        filled += slice.len();
-    }
-    Some(&buffer[..filled])
-}
 
 /// The least that hyper allows.
 const MIN_BUFFER_BYTES: usize = 8 * 1024;

@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
 
+use super::gather::{MAX_GATHERED_BYTES, gather};
 use super::websocket::WebSocket;
 use crate::frame::Frame;
 use crate::session::{PostDrop, Refusal};
@@ -93,7 +94,8 @@ impl<M> State<M> {
                 first
             } else {
                 together = [0; MAX_GATHERED_BYTES];
-                let len = self.gather(frame_of, &mut together);
+                let frames = self.queue.iter().map_while(|mail| mail.frame(frame_of)).map(Frame::wire);
+                let len = gather(frames, &mut together);
                 &together[..len]
             };
             // A broken connection is for the reader to find out.
@@ -113,17 +115,6 @@ impl<M> State<M> {
     /// Returns the frame that the first mail consists of, if it is one.
     fn first_frame(&self, frame_of: fn(&M) -> Option<&Frame>) -> Option<&[u8]> {
         self.queue.front().and_then(|mail| mail.frame(frame_of)).map(Frame::wire)
-    }
-
-    /// Copies frames to the start of `buffer`, as many as it has room for, and returns how many bytes that were.
-    fn gather(&self, frame_of: fn(&M) -> Option<&Frame>, buffer: &mut [u8]) -> usize {
-        let mut filled = 0;
-        for frame in self.queue.iter().map_while(|mail| mail.frame(frame_of)) {
-            let Some(room) = buffer.get_mut(filled..filled + frame.wire_len()) else { break };
-            room.copy_from_slice(frame.wire());
-            filled += frame.wire_len();
-        }
-        filled
     }
 
     /// Drops frames that have been written whole, and takes note of how much of the next one has been.
@@ -187,22 +178,26 @@ impl<M> Mailbox<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes the state, and then wakes whom the change names.
+    fn change<T>(&self, change: impl FnOnce(&mut State<M>) -> (T, Option<Waker>)) -> T {
+        let (value, waker) = change(&mut self.lock());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        value
+    }
+
     /// Hands mail over; `bytes` counts against the budget.
     ///
     /// Mail over the budget is dropped and the session told, which closes it.
     pub(super) fn push(&self, mail: Mail<M>, bytes: usize) -> Result<(), Gone> {
-        let waker = {
-            let mut state = self.lock();
+        self.change(|state| {
             if state.closed {
-                return Err(Gone);
+                return (Err(Gone), None);
             }
             state.push(mail, bytes);
-            state.wake()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(())
+            (Ok(()), state.wake())
+        })
     }
 
     /// Hands mail over that consists of a frame, without waking the reader where it sleeps. `wanted` is asked behind
@@ -210,38 +205,27 @@ impl<M> Mailbox<M> {
     ///
     /// True asks for a [`flush`](Self::flush).
     pub(super) fn push_for_flush(&self, mail: M, bytes: usize, wanted: impl FnOnce() -> bool) -> bool {
-        let waker = {
-            let mut state = self.lock();
+        self.change(|state| {
             if state.closed || !wanted() {
-                return false;
+                return (false, None);
             }
-            // The reader is told of the rest when it wakes, so mail behind other mail needs nobody.
             let first = state.queue.is_empty();
             state.push(Mail::Application(mail), bytes);
             if state.outlet_open && !state.overflowed && (first || state.to_flush) {
                 state.to_flush = true;
-                return first;
+                // Mail behind other mail leaves with it.
+                return (first, None);
             }
-            state.wake()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        false
+            (false, state.wake())
+        })
     }
 
     /// Writes mail that waits for it past the sleeping reader; wakes the reader where the socket does not take it all.
     pub(super) fn flush(&self) {
-        let waker = {
-            let mut state = self.lock();
-            if !std::mem::take(&mut state.to_flush) || state.write(self.frame_of) {
-                return;
-            }
-            state.wake()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.change(|state| {
+            let done = !std::mem::take(&mut state.to_flush) || state.write(self.frame_of);
+            ((), if done { None } else { state.wake() })
+        });
     }
 
     /// Gives the mailbox a way past its reader.
@@ -315,20 +299,14 @@ impl<M: Send + 'static> Wake for Mailbox<M> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let waker = {
-            let mut state = self.lock();
+        self.change(|state| {
             state.called = true;
-            state.wake()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+            ((), state.wake())
+        });
     }
 }
 
 const KEPT_MAILS: usize = 16;
-/// Frames that are copied together for one write have at most this many bytes.
-const MAX_GATHERED_BYTES: usize = 8 * 1024;
 
 pub(super) struct Taken<M> {
     pub(super) mails: VecDeque<Mail<M>>,

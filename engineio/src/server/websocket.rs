@@ -1,7 +1,7 @@
 //! Reading a WebSocket through tungstenite, writing finished frames past it.
 //!
 //! Bytes are read into a buffer of the worker thread and fed to tungstenite from there, so an idle connection holds
-//! no read buffer; frames of the outbox go out with vectored writes as they are.
+//! no read buffer; frames of the outbox go out as they are, small ones copied together, large ones in vectored writes.
 
 mod reader;
 
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use self::reader::{Fed, Reader};
+use super::gather::{MAX_GATHERED_BYTES, gather};
 use super::listen::Connection;
 use crate::frame::Frame;
 use crate::session::{Outbox, WsFrame};
@@ -244,13 +245,14 @@ impl WebSocket {
     }
 
     fn poll_outbox(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
-        while let Some(first) = outbox.first() {
-            // A vectored write takes a longer way through the kernel than a plain one: small frames are copied together.
-            let written = if outbox.len() == 1 {
-                ready!(self.stream.poll_write(cx, first))?
+        while !outbox.is_empty() {
+            let written = if outbox.len() == 1
+                && let Some(only) = outbox.pieces().next()
+            {
+                ready!(self.stream.poll_write(cx, only))?
             } else if outbox.remaining() <= MAX_GATHERED_BYTES {
                 let mut gathered = Scratch::take();
-                let len = outbox.gather(&mut gathered.0);
+                let len = gather(outbox.pieces(), &mut gathered.0);
                 ready!(self.stream.poll_write(cx, &gathered.0[..len]))?
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -296,8 +298,6 @@ pub(super) enum Event {
 
 /// Answers to probes that may wait on a WebSocket that is no transport yet.
 const MAX_PROBE_BYTES: usize = 64;
-/// Frames that are copied together for one write have at most this many bytes.
-const MAX_GATHERED_BYTES: usize = 8 * 1024;
 /// Frames in one vectored write.
 const SLICES: usize = 64;
 /// What a peer may have sent before it learns of the end: more than fits into the buffers on the way.

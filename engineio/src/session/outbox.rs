@@ -8,7 +8,7 @@ use crate::payload;
 
 /// Frames that wait for the transport, within a byte budget.
 ///
-/// A WebSocket takes them as slices, many in one vectored write; a poll takes them as one payload.
+/// A WebSocket takes them in pieces, many in one write; a poll takes them as one payload.
 #[derive(Debug)]
 pub struct Outbox {
     frames: VecDeque<Frame>,
@@ -71,9 +71,10 @@ impl Outbox {
         self.frames.len()
     }
 
-    /// Returns what has not been written of the first frame.
-    pub fn first(&self) -> Option<&[u8]> {
-        self.frames.front().map(|frame| &frame.wire()[self.written..])
+    /// Yields what is still to be written, a piece for each frame.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut written = self.written; // of the first
+        self.frames.iter().map(move |frame| &frame.wire()[std::mem::take(&mut written)..])
     }
 
     /// Returns how many bytes wait.
@@ -83,26 +84,10 @@ impl Outbox {
 
     /// Fills slices for one vectored write and returns how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut skip = self.written;
         let mut filled = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-            *slice = IoSlice::new(&frame.wire()[skip..]);
-            skip = 0;
+        for (slice, piece) in slices.iter_mut().zip(self.pieces()) {
+            *slice = IoSlice::new(piece);
             filled += 1;
-        }
-        filled
-    }
-
-    /// Copies what waits to the start of `buffer`, as far as it has room, and returns how many bytes that were.
-    pub fn gather(&self, buffer: &mut [u8]) -> usize {
-        let mut filled = 0;
-        let mut skip = self.written;
-        for frame in &self.frames {
-            let wire = &frame.wire()[skip..];
-            let Some(room) = buffer.get_mut(filled..filled + wire.len()) else { break };
-            room.copy_from_slice(wire);
-            filled += wire.len();
-            skip = 0;
         }
         filled
     }
@@ -189,9 +174,8 @@ mod tests {
         let mut expected = b"\x81\x034ab\x81\x014\x81\x044cde".to_vec();
         while !expected.is_empty() {
             assert_eq!(waiting(&outbox), expected);
-            let mut buffer = [0; 16];
-            let gathered = outbox.gather(&mut buffer);
-            assert_eq!((&buffer[..gathered], outbox.remaining()), (&expected[..], expected.len()));
+            let pieces = outbox.pieces().collect::<Vec<_>>().concat();
+            assert_eq!((&pieces[..], outbox.remaining()), (&expected[..], expected.len()));
             outbox.advance(1);
             expected.remove(0);
         }

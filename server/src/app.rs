@@ -162,7 +162,8 @@ impl<S: RoomStore> App<S> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if self.io.owns(request.uri().path()) {
-            return self.io.handle(request, peer).await;
+            let client = self.config.trusted_proxies.client(peer, request.headers());
+            return self.io.handle(request, client).await;
         }
         let (parts, body) = request.into_parts();
         let mut answer = if !answers::is_origin_allowed(&self.config.cors_origin, &parts.headers) {

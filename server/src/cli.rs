@@ -182,6 +182,7 @@ fn value_name(kind: &Kind) -> &'static str {
         Kind::Path => "PATH",
         Kind::Text => "TEXT",
         Kind::Origins => "ORIGINS",
+        Kind::Networks => "NETWORKS",
         Kind::LogFilter => "FILTER",
         Kind::Url(_) => "URL",
     }

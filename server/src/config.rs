@@ -3,6 +3,7 @@
 //! A flag wins over the environment, the environment over `.env`, and an empty value counts as not given.
 
 mod origin;
+mod proxies;
 mod secret;
 mod table;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use origin::AllowedOrigins;
+pub use proxies::TrustedProxies;
 pub use secret::{MIN_SECRET_BYTES, SECRET_FILE, Secret, create_private_dir, load_or_create};
 pub use table::{Kind, SETTINGS, Setting};
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub guest_rooms: bool,
     /// Web origins that may use the server besides its own.
     pub cors_origin: AllowedOrigins,
+    /// Reverse proxies that are believed about who their clients are.
+    pub trusted_proxies: TrustedProxies,
     /// How long a room lives.
     pub room_ttl: Duration,
     /// Most participants a room may be created for.
@@ -265,6 +269,10 @@ impl Config {
                 .given("CORS_ORIGIN")
                 .and_then(|value| AllowedOrigins::parse(&value))
                 .unwrap_or(AllowedOrigins::Listed(Vec::new())),
+            trusted_proxies: reader
+                .given("TRUSTED_PROXIES")
+                .and_then(|value| TrustedProxies::parse(&value))
+                .unwrap_or_default(),
             room_ttl: Duration::from_secs(reader.whole::<u64>("ROOM_TTL_HOURS") * 3600),
             room_max_participants: reader.whole("ROOM_MAX_PARTICIPANTS"),
             max_rooms: reader.whole("MAX_ROOMS"),
@@ -487,6 +495,7 @@ mod tests {
             auth_invalid_token: InvalidTokenPolicy::Reject,
             guest_rooms: true,
             cors_origin: AllowedOrigins::Listed(vec![]),
+            trusted_proxies: TrustedProxies::default(),
             room_ttl: Duration::from_secs(24 * 3600),
             room_max_participants: 1000,
             max_rooms: 100_000,
@@ -539,6 +548,7 @@ mod tests {
             ("AUTH_INVALID_TOKEN", "ignore", "reject or guest".to_owned()),
             ("GUEST_ROOMS", "1", switch),
             ("CORS_ORIGIN", "example.org", "* or origins like https://example.org separated by commas".to_owned()),
+            ("TRUSTED_PROXIES", "proxy", "IP addresses or networks like 10.0.0.0/8 separated by commas".to_owned()),
             ("ROOM_TTL_HOURS", "0", whole(1, 8760)),
             ("ROOM_MAX_PARTICIPANTS", "1", whole(2, 100_000)),
             ("MAX_ROOMS", "0", whole(1, 10_000_000)),

@@ -6,6 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::{SOON, Server, within};
@@ -33,8 +34,22 @@ impl Client {
     }
 
     async fn with_auth(server: &Server, auth: &Value) -> Self {
+        Self::connect(server, auth, None).await
+    }
+
+    /// Connects as a guest whose request says that it was passed on for `address`.
+    pub async fn forwarded(server: &Server, address: &str) -> Self {
+        Self::connect(server, &json!({}), Some(address)).await
+    }
+
+    async fn connect(server: &Server, auth: &Value, forwarded_for: Option<&str>) -> Self {
         let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", server.addr());
-        let (stream, _) = within(SOON, "the WebSocket handshake", tokio_tungstenite::connect_async(url)).await.unwrap();
+        let mut request = url.into_client_request().expect("a URL makes a request");
+        if let Some(address) = forwarded_for {
+            request.headers_mut().insert("x-forwarded-for", address.parse().expect("an address is a header's value"));
+        }
+        let connecting = tokio_tungstenite::connect_async(request);
+        let (stream, _) = within(SOON, "the WebSocket handshake", connecting).await.unwrap();
         let mut client = Self { stream, sid: String::new(), inbox: VecDeque::new(), next_ack: 0 };
         let open = client.packet().await.expect("an open packet");
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("the first packet is `open`")).unwrap();

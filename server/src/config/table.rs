@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::AllowedOrigins;
+use super::{AllowedOrigins, TrustedProxies};
 
 /// One setting: its name, where it is listed, what it takes and what it means.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Kind {
     Text,
     /// `*`, or origins separated by commas.
     Origins,
+    /// IP addresses and networks separated by commas.
+    Networks,
     /// Directives in the notation of `RUST_LOG`.
     LogFilter,
     /// A URL with a host and one of these schemes.
@@ -71,6 +73,7 @@ impl Kind {
             Self::Path => !value.contains('\0'),
             Self::Text => true,
             Self::Origins => AllowedOrigins::parse(value).is_some(),
+            Self::Networks => TrustedProxies::parse(value).is_some(),
             Self::LogFilter => EnvFilter::try_new(value).is_ok(),
             Self::Url(schemes) => is_url(value, schemes),
         }
@@ -86,6 +89,7 @@ impl Kind {
             Self::Path => "a path".to_owned(),
             Self::Text => "any text in UTF-8".to_owned(),
             Self::Origins => "* or origins like https://example.org separated by commas".to_owned(),
+            Self::Networks => "IP addresses or networks like 10.0.0.0/8 separated by commas".to_owned(),
             Self::LogFilter => {
                 "directives like info or syncwatch=debug,info with the levels off, error, warn, info, debug, trace"
                     .to_owned()
@@ -237,6 +241,15 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Origins,
         default: "",
         help: "Web origins that may use this server besides its own, over HTTP and WebSocket",
+        secret: false,
+    },
+    Setting {
+        name: "TRUSTED_PROXIES",
+        flag: "trusted-proxies",
+        group: ACCESS,
+        kind: Kind::Networks,
+        default: "",
+        help: "Reverse proxies whose X-Forwarded-For is believed",
         secret: false,
     },
     Setting {

@@ -855,12 +855,16 @@ mod tests {
     async fn a_full_queue_is_unavailable_at_once() {
         let Fixture { store, .. } = fixture();
         let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = std::sync::mpsc::channel();
         store
             .reader
             .send(Box::new(move |_| {
+                begin.send(()).unwrap();
                 let _ = held.recv();
             }))
             .unwrap();
+        // While it is still in the queue, its place there would become free again.
+        begun.recv().unwrap();
         while store.reader.send(Box::new(|_| ())).is_ok() {}
         let expected = StoreError::Unavailable("1024 calls are waiting".to_owned());
         assert_eq!(store.room_count().await, Err(expected));

@@ -3,6 +3,7 @@
 //! The realtime state works from memory; the store is what is left after a restart.
 
 pub mod metered;
+pub mod postgres;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -15,9 +16,10 @@ use crate::sync::rows::{ParticipantRow, PlaybackRow, RoomRow, RowChange};
 
 /// Durable rooms, participants and playback.
 ///
-/// A write that answered `Ok` is durable, survives the loss of power, and is seen by every later read. Writes take
-/// effect in the order in which their futures were first polled, each wholly or not at all. Every call answers within
-/// [`DEADLINE`]. A store that failed heals by itself: once its cause has gone, the next call works.
+/// A write that answered `Ok` is durable, survives the loss of power, and is seen by every later read. Each takes effect
+/// wholly or not at all. A write of a room that is begun once an earlier one of that room was answered, or given up,
+/// takes effect after it; two at once may do so in either order. Every call answers within [`DEADLINE`]. A store that
+/// failed heals by itself: once its cause has gone, calls work again.
 ///
 /// Absence is `None` or an empty list, and never stands for a failure. The store knows no time: whether a room it
 /// answers with has expired is the caller's question.

@@ -97,7 +97,7 @@ mod tests {
         Fixture { store: Metered::new(store, Arc::new(Metrics::new())), _dir: dir }
     }
 
-    suite::store_suite!(fixture);
+    suite::store_suite!(fixture());
 
     #[tokio::test]
     async fn calls_are_counted_by_operation_and_result() {

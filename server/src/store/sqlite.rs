@@ -630,7 +630,7 @@ mod tests {
         Fixture { store: SqliteStore::open(dir.path()).unwrap(), dir }
     }
 
-    suite::store_suite!(fixture);
+    suite::store_suite!(fixture());
 
     #[test]
     fn migrations_build_an_empty_database() {

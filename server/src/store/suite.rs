@@ -5,10 +5,10 @@ use crate::store::{RoomStore, StoreError};
 use crate::sync::playback::{PlaybackState, SourceType};
 use crate::sync::rows::{ParticipantRow, PlaybackControl, PlaybackRow, Role, RoomRow, RowChange, WaitFor};
 
-/// Makes one test of each promise. `$fixture` is called for each and answers something with a field `store`.
+/// Makes one test of each promise. `$fixture` is evaluated for each and is something with a field `store`.
 macro_rules! store_suite {
-    ($fixture:ident) => {
-        $crate::store::suite::store_suite!($fixture:
+    ($fixture:expr) => {
+        $crate::store::suite::store_suite!($fixture;
             a_room_reads_back_as_written
             absence_is_none_or_empty
             codes_are_compared_without_case
@@ -29,11 +29,11 @@ macro_rules! store_suite {
             a_ping_is_answered
         );
     };
-    ($fixture:ident: $($name:ident)+) => {
+    ($fixture:expr; $($name:ident)+) => {
         $(
             #[tokio::test]
             async fn $name() {
-                let fixture = $fixture();
+                let fixture = $fixture;
                 $crate::store::suite::$name(&fixture.store).await;
             }
         )+

@@ -1,0 +1,214 @@
+//! A private PostgreSQL.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
+use tempfile::TempDir;
+
+/// A PostgreSQL of its own, with the user `postgres` and the database `postgres`. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Postgres {
+    directory: TempDir,
+    programs: PathBuf,
+    port: u16,
+    server: Option<Child>,
+    /// Ends the thread that started the server when it is dropped.
+    starter: Option<Sender<()>>,
+}
+
+impl Postgres {
+    /// Makes a cluster and starts it. Blocks until it takes connections.
+    ///
+    /// # Errors
+    /// Where PostgreSQL is not installed or does not start; the message says what it said.
+    pub fn start() -> io::Result<Self> {
+        let programs = programs()?;
+        let directory = tempfile::tempdir()?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let data = directory.path().join(DATA);
+        let password = directory.path().join("password");
+        fs::create_dir(&data)?;
+        fs::write(&password, PASSWORD)?;
+        if geteuid().is_root() {
+            // The directory is walked through by the user the server runs as.
+            fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
+            finish(Command::new("chown").args(["postgres:postgres"]).args([&data, &password]))?;
+        }
+        let mut make = as_postgres(&programs.join("initdb"));
+        make.args(["--no-sync", "--auth=scram-sha-256", "--username=postgres", "--encoding=UTF8", "--no-locale"]);
+        finish(make.arg("--pwfile").arg(&password).arg("--pgdata").arg(&data))?;
+        let mut postgres = Self { directory, programs, port, server: None, starter: None };
+        postgres.serve()?;
+        Ok(postgres)
+    }
+
+    /// Where it is, with the password.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Ends it as an administrator in a hurry does: connections are closed, nothing is lost.
+    ///
+    /// # Errors
+    /// Where it cannot be told.
+    pub fn stop(&mut self) -> io::Result<()> {
+        self.signal(Signal::INT)?;
+        self.reap()
+    }
+
+    /// Ends all its processes at once, like a crash.
+    ///
+    /// # Errors
+    /// Where they cannot be told.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.signal_all(Signal::KILL)?;
+        self.reap()
+    }
+
+    /// Starts it again, on the same port, with what it has stored. One that runs is stopped first.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn restart(&mut self) -> io::Result<()> {
+        if self.server.is_some() {
+            self.stop()?;
+        }
+        self.serve()
+    }
+
+    /// Stops all its processes where they are, until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// Where they cannot be told.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal_all(Signal::STOP)
+    }
+
+    /// Lets its processes go on.
+    ///
+    /// # Errors
+    /// Where they cannot be told.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal_all(Signal::CONT)
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut serve = as_postgres(&self.programs.join("postgres"));
+        serve.arg("-D").arg(self.directory.path().join(DATA));
+        serve.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-c", "unix_socket_directories="]);
+        // No test takes the power away.
+        serve.args(["-c", "fsync=off", "-c", "log_min_messages=fatal"]).stderr(Stdio::null());
+        let (started, start) = channel();
+        let (starter, until_dropped) = channel();
+        // The system ends the server with the thread that started it, and the thread of a test may be gone before.
+        thread::spawn(move || {
+            let _gone = started.send(serve.spawn());
+            let _ended = until_dropped.recv();
+        });
+        self.server = Some(start.recv().map_err(io::Error::other)??);
+        self.starter = Some(starter);
+        let began = Instant::now();
+        while !self.is_ready() {
+            let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if ended.is_some() || began.elapsed() > START_WITHIN {
+                return Err(io::Error::other("PostgreSQL does not start"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut ask = Command::new(self.programs.join("pg_isready"));
+        ask.args(["--quiet", "--host=127.0.0.1", "--timeout=1", &format!("--port={}", self.port)]);
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+            && ask.status().is_ok_and(|status| status.success())
+    }
+
+    fn pid(&self) -> io::Result<Pid> {
+        let pid = self.server.as_ref().and_then(|server| Pid::from_raw(server.id().try_into().ok()?));
+        pid.ok_or_else(|| io::Error::other("PostgreSQL does not run"))
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    /// PostgreSQL makes every process of its own a leader of a group, so that each is told by itself.
+    fn signal_all(&self, signal: Signal) -> io::Result<()> {
+        let main = self.pid()?;
+        let children = children(main)?;
+        kill_process(main, signal)?;
+        for child in children {
+            // One that has ended meanwhile needs no signal.
+            let _gone = kill_process_group(child, signal);
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        if let Some(mut server) = self.server.take() {
+            server.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.server.is_some() {
+            let _ended = self.kill();
+        }
+    }
+}
+
+/// Where Debian's package has the programs of the newest version that is installed.
+fn programs() -> io::Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")?.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    let newest = versions.filter(|programs| programs.join("postgres").exists()).max();
+    newest.ok_or_else(|| io::Error::other("PostgreSQL is not installed"))
+}
+
+/// A command of PostgreSQL, which does not run as root.
+fn as_postgres(program: &Path) -> Command {
+    let mut command = if geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn children(of: Pid) -> io::Result<Vec<Pid>> {
+    let pid = of.as_raw_nonzero();
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(listed.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect())
+}
+
+/// Runs a program to its end.
+fn finish(command: &mut Command) -> io::Result<()> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{command:?}: {}: {}", output.status, said.trim())))
+}
+
+const DATA: &str = "data";
+
+/// Not a secret: the cluster lives for one test. There is one so that a wrong one can be tried.
+const PASSWORD: &str = "not-a-secret";
+
+const START_WITHIN: Duration = Duration::from_secs(30);

@@ -5,13 +5,15 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use tempfile::TempDir;
+
+use crate::finish;
+use crate::process::Process;
 
 /// A PostgreSQL of its own, with the user `postgres` and the database `postgres`. It is killed when this is dropped.
 #[derive(Debug)]
@@ -19,9 +21,7 @@ pub struct Postgres {
     directory: TempDir,
     programs: PathBuf,
     port: u16,
-    server: Option<Child>,
-    /// Ends the thread that started the server when it is dropped.
-    starter: Option<Sender<()>>,
+    server: Option<Process>,
 }
 
 impl Postgres {
@@ -45,7 +45,7 @@ impl Postgres {
         let mut make = as_postgres(&programs.join("initdb"));
         make.args(["--no-sync", "--auth=scram-sha-256", "--username=postgres", "--encoding=UTF8", "--no-locale"]);
         finish(make.arg("--pwfile").arg(&password).arg("--pgdata").arg(&data))?;
-        let mut postgres = Self { directory, programs, port, server: None, starter: None };
+        let mut postgres = Self { directory, programs, port, server: None };
         postgres.serve()?;
         Ok(postgres)
     }
@@ -60,7 +60,7 @@ impl Postgres {
     /// # Errors
     /// Where it cannot be told.
     pub fn stop(&mut self) -> io::Result<()> {
-        self.signal(Signal::INT)?;
+        self.running()?.signal(Signal::INT)?;
         self.reap()
     }
 
@@ -106,18 +106,10 @@ impl Postgres {
         serve.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-c", "unix_socket_directories="]);
         // No test takes the power away.
         serve.args(["-c", "fsync=off", "-c", "log_min_messages=fatal"]).stderr(Stdio::null());
-        let (started, start) = channel();
-        let (starter, until_dropped) = channel();
-        // The system ends the server with the thread that started it, and the thread of a test may be gone before.
-        thread::spawn(move || {
-            let _gone = started.send(serve.spawn());
-            let _ended = until_dropped.recv();
-        });
-        self.server = Some(start.recv().map_err(io::Error::other)??);
-        self.starter = Some(starter);
+        self.server = Some(Process::start(serve)?);
         let began = Instant::now();
         while !self.is_ready() {
-            let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();
+            let ended = self.server.as_mut().map(Process::ended).transpose()?.flatten();
             if ended.is_some() || began.elapsed() > START_WITHIN {
                 return Err(io::Error::other("PostgreSQL does not start"));
             }
@@ -133,18 +125,13 @@ impl Postgres {
             && ask.status().is_ok_and(|status| status.success())
     }
 
-    fn pid(&self) -> io::Result<Pid> {
-        let pid = self.server.as_ref().and_then(|server| Pid::from_raw(server.id().try_into().ok()?));
-        pid.ok_or_else(|| io::Error::other("PostgreSQL does not run"))
-    }
-
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill_process(self.pid()?, signal)?)
+    fn running(&self) -> io::Result<&Process> {
+        self.server.as_ref().ok_or_else(|| io::Error::other("PostgreSQL does not run"))
     }
 
     /// PostgreSQL makes every process of its own a leader of a group, so that each is told by itself.
     fn signal_all(&self, signal: Signal) -> io::Result<()> {
-        let main = self.pid()?;
+        let main = self.running()?.pid()?;
         let children = children(main)?;
         kill_process(main, signal)?;
         for child in children {
@@ -155,10 +142,7 @@ impl Postgres {
     }
 
     fn reap(&mut self) -> io::Result<()> {
-        if let Some(mut server) = self.server.take() {
-            server.wait()?;
-        }
-        Ok(())
+        self.server.take().map_or(Ok(()), Process::reap)
     }
 }
 
@@ -194,16 +178,6 @@ fn children(of: Pid) -> io::Result<Vec<Pid>> {
     let pid = of.as_raw_nonzero();
     let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     Ok(listed.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect())
-}
-
-/// Runs a program to its end.
-fn finish(command: &mut Command) -> io::Result<()> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("{command:?}: {}: {}", output.status, said.trim())))
 }
 
 const DATA: &str = "data";

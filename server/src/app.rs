@@ -41,6 +41,8 @@ use crate::sync::{NAMESPACE, Service, register};
 pub enum StartError {
     /// A setting cannot be used.
     Settings(ConfigError),
+    /// A setting names PostgreSQL or Redis, which this release does not use.
+    NeedsLaterRelease,
     /// The database cannot be opened.
     Store(OpenError),
     /// The address cannot be listened on.
@@ -58,6 +60,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settings(error) => error.fmt(f),
+            Self::NeedsLaterRelease => f.write_str(
+                "DATABASE_URL and REDIS_* need a later release of syncwatch; without them the embedded default runs",
+            ),
             Self::Store(error) => error.fmt(f),
             Self::Listen { address, cause } => {
                 write!(f, "cannot listen on {address} (HOST and PORT): {cause}")
@@ -86,6 +91,9 @@ struct App<S> {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let address = format!("{}:{}", bracketed(&config.host), config.port);
     let cannot_listen = |cause| StartError::Listen { address: address.clone(), cause };
+    if config.database_url.is_some() || config.redis.is_some() {
+        return Err(StartError::NeedsLaterRelease);
+    }
     let app = Arc::new(App::embedded(config)?);
     let listener = TcpListener::bind(&address).await.map_err(cannot_listen)?;
     let local = listener.local_addr().map_err(cannot_listen)?;
@@ -290,13 +298,13 @@ async fn serve<S: RoomStore>(app: Arc<App<S>>, listener: TcpListener, shutdown: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Purpose, Sources};
+    use crate::config::Sources;
     use crate::store::sqlite::DATABASE_FILE;
     use crate::testing::TempDir;
 
     fn config(dir: &TempDir) -> Config {
         let environment = [("DATA_DIR".into(), dir.path().into())].into();
-        Config::read(&Sources { environment, ..Sources::default() }, Purpose::Serve).unwrap()
+        Config::read(&Sources { environment, ..Sources::default() }).unwrap()
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, value_parser};
 
 use crate::auth::{InvalidToken, MAX_USER_ID_CHARS, MAX_USERNAME_CHARS, Tokens};
-use crate::config::{Config, ConfigError, Kind, Purpose, SETTINGS, Setting, Sources};
+use crate::config::{Config, ConfigError, Kind, SETTINGS, Setting, Sources};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -86,8 +86,7 @@ pub fn parse(
         Some((setting.name, value.clone()))
     });
     let sources = Sources::collect(flags.collect::<HashMap<_, _>>(), environment, dotenv)?;
-    let purpose = if token.is_some() { Purpose::Token } else { Purpose::Serve };
-    let config = Box::new(Config::read(&sources, purpose)?);
+    let config = Box::new(Config::read(&sources)?);
     Ok(match token {
         None => Command::Serve(config),
         Some(token) => Command::Token(TokenRequest {
@@ -184,7 +183,7 @@ fn value_name(kind: &Kind) -> &'static str {
         Kind::Origins => "ORIGINS",
         Kind::Networks => "NETWORKS",
         Kind::LogFilter => "FILTER",
-        Kind::Url(_) => "URL",
+        Kind::Url(_) | Kind::RedisUrl => "URL",
     }
 }
 

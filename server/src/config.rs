@@ -4,6 +4,7 @@
 
 mod origin;
 mod proxies;
+mod redis;
 mod secret;
 mod table;
 
@@ -14,8 +15,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use redis::RedisUrl;
+
 pub use origin::AllowedOrigins;
 pub use proxies::TrustedProxies;
+pub use redis::{RedisServer, RedisSettings};
 pub use secret::{MIN_SECRET_BYTES, SECRET_FILE, Secret, create_private_dir, load_or_create};
 pub use table::{Kind, SETTINGS, Setting};
 
@@ -74,27 +78,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// PostgreSQL, if one is named.
     pub database_url: Option<Secret>,
-    /// Redis.
-    pub redis: RedisConfig,
-}
-
-/// Where Redis is and how its keys are laid out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisConfig {
-    /// Everything in one URL.
-    pub url: Option<Secret>,
-    /// Host, where there is no URL.
-    pub host: Option<String>,
-    /// Port, where there is no URL.
-    pub port: u16,
-    /// Password, where there is no URL.
-    pub password: Option<Secret>,
-    /// Database number of the realtime state.
-    pub db_state: u16,
-    /// Database number of the rate limits.
-    pub db_rate: u16,
-    /// Put before every key.
-    pub key_prefix: String,
+    /// Redis, if one is named.
+    pub redis: Option<RedisSettings>,
 }
 
 /// How the log is written.
@@ -115,15 +100,6 @@ pub enum InvalidTokenPolicy {
     Reject,
     /// It is let in as a guest and told so.
     Guest,
-}
-
-/// What the configuration is for; some settings matter to a server only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Running the server.
-    Serve,
-    /// Making a token, which needs no backend.
-    Token,
 }
 
 /// The values given from outside, still unread.
@@ -207,13 +183,6 @@ pub enum Problem {
     },
     /// The token secret is missing where one may not be made up.
     SecretMissing,
-    /// The setting asks for a backend this release does not have.
-    NeedsLaterRelease {
-        /// The setting.
-        setting: &'static Setting,
-        /// The value, ready to be shown.
-        shown: String,
-    },
     /// The directory for the data cannot be used.
     DataDir {
         /// The directory.
@@ -239,14 +208,9 @@ impl Config {
     ///
     /// # Errors
     /// All problems at once, so that they can be put right in one go.
-    pub fn read(sources: &Sources, purpose: Purpose) -> Result<Self, ConfigError> {
+    pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader { sources, problems: Vec::new() };
-        let asked_for: Vec<_> = BACKENDS
-            .iter()
-            .filter_map(|name| Setting::named(name))
-            .filter_map(|setting| Some((setting, sources.value(setting)?.1)))
-            .collect();
-        let embedded = asked_for.is_empty();
+        let embedded = !BACKENDS.iter().any(|name| sources.names(name));
         let config = Self {
             host: reader.text("HOST"),
             port: reader.whole("PORT"),
@@ -287,26 +251,11 @@ impl Config {
             max_buffered_bytes: reader.whole("WS_MAX_BUFFERED_BYTES"),
             data_dir: reader.text("DATA_DIR").into(),
             database_url: reader.secret("DATABASE_URL"),
-            redis: RedisConfig {
-                url: reader.secret("REDIS_URL"),
-                host: reader.given("REDIS_HOST"),
-                port: reader.whole("REDIS_PORT"),
-                password: reader.secret("REDIS_PASSWORD"),
-                db_state: reader.whole("REDIS_DB_STATE"),
-                db_rate: reader.whole("REDIS_DB_RATE"),
-                key_prefix: reader.text("REDIS_KEY_PREFIX"),
-            },
+            redis: reader.redis(),
         };
         let mut problems = reader.problems;
         if !embedded && config.jwt_secret.is_none() && !sources.names("JWT_SECRET") {
             problems.push(Problem::SecretMissing);
-        }
-        if purpose == Purpose::Serve {
-            problems.extend(
-                asked_for
-                    .into_iter()
-                    .map(|(setting, value)| Problem::NeedsLaterRelease { setting, shown: shown(setting, &value) }),
-            );
         }
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }
@@ -392,6 +341,26 @@ impl Reader<'_> {
     fn secret(&mut self, name: &str) -> Option<Secret> {
         self.given(name).map(Secret::new)
     }
+
+    /// Reads what says where Redis is. What a URL says counts for more than the other settings.
+    fn redis(&mut self) -> Option<RedisSettings> {
+        let is_named = BACKENDS.iter().any(|name| name.starts_with("REDIS_") && self.is_given(name));
+        let url = self.given("REDIS_URL").and_then(|url| RedisUrl::parse(&url));
+        let server = RedisServer { host: self.text("REDIS_HOST"), port: self.whole("REDIS_PORT") };
+        let password = self.secret("REDIS_PASSWORD");
+        let (db_state, db_rate) = (self.whole("REDIS_DB_STATE"), self.whole("REDIS_DB_RATE"));
+        let key_prefix = self.text("REDIS_KEY_PREFIX");
+        let url = url.unwrap_or_else(|| RedisUrl::of(server));
+        is_named.then(|| RedisSettings {
+            servers: url.servers,
+            tls: url.tls,
+            user: url.user,
+            password: url.password.or(password),
+            db_state: url.db.unwrap_or(db_state),
+            db_rate,
+            key_prefix,
+        })
+    }
 }
 
 /// Makes a value fit for a message: masked if secret, else quoted with control characters escaped, and not too long.
@@ -426,15 +395,6 @@ impl fmt::Display for Problem {
                 write!(
                     f,
                     "JWT_SECRET is not set; with DATABASE_URL or REDIS_* a text of at least {MIN_SECRET_BYTES} bytes is required"
-                )
-            }
-            Self::NeedsLaterRelease { setting, shown } => {
-                let backend = if setting.name == "DATABASE_URL" { "PostgreSQL" } else { "Redis" };
-                write!(
-                    f,
-                    "{} is {shown}; {backend} needs a later release of syncwatch, allowed in this one is no value, \
-                     which runs the embedded default",
-                    setting.name
                 )
             }
             Self::DataDir { path, cause } => {
@@ -473,7 +433,7 @@ mod tests {
     }
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::read(&environment(pairs), Purpose::Serve)
+        Config::read(&environment(pairs))
     }
 
     fn message(pairs: &[(&str, &str)]) -> String {
@@ -510,15 +470,7 @@ mod tests {
             max_buffered_bytes: 4_194_304,
             data_dir: "./data".into(),
             database_url: None,
-            redis: RedisConfig {
-                url: None,
-                host: None,
-                port: 6379,
-                password: None,
-                db_state: 0,
-                db_rate: 2,
-                key_prefix: String::new(),
-            },
+            redis: None,
         };
         assert_eq!(config, expected);
     }
@@ -527,10 +479,10 @@ mod tests {
     fn every_setting_can_be_wrong_and_says_what_is_allowed() {
         let whole = |min: u64, max: u64| format!("a whole number from {min} to {max}");
         let switch = "true or false".to_owned();
-        let url = |scheme: &str| {
-            let (a, b) = if scheme == "redis" { ("redis", "rediss") } else { ("postgres", "postgresql") };
-            format!("{a}://host[:port][/name] or {b}://host[:port][/name]")
-        };
+        let postgres_url = "postgres://host[:port][/name] or postgresql://host[:port][/name]".to_owned();
+        let redis_url = "redis://[[user]:password@]host[:port][,host[:port]...][/number] or rediss://... for TLS; \
+                         several hosts are nodes of a Redis Cluster"
+            .to_owned();
         let host = "an IP address or a host name, without port".to_owned();
         let cases = [
             ("HOST", "a b", host.clone()),
@@ -561,8 +513,8 @@ mod tests {
             ("WS_CONNECT_TIMEOUT", "0", whole(100, 3_600_000)),
             ("WS_MAX_HTTP_BUFFER_SIZE", "1MB", whole(1024, 100_000_000)),
             ("WS_MAX_BUFFERED_BYTES", "1", whole(65_536, 1_073_741_824)),
-            ("DATABASE_URL", "mysql://db", url("postgres")),
-            ("REDIS_URL", "localhost:6379", url("redis")),
+            ("DATABASE_URL", "mysql://db", postgres_url),
+            ("REDIS_URL", "localhost:6379", redis_url),
             ("REDIS_HOST", "redis:6379", host),
             ("REDIS_PORT", "0", whole(1, 65_535)),
             ("REDIS_DB_STATE", "zero", whole(0, 65_535)),
@@ -572,9 +524,7 @@ mod tests {
             let setting = Setting::named(name).unwrap();
             let shown = if setting.secret { "***" } else { value };
             let expected = format!("{name} is \"{shown}\" (environment); allowed is {allowed}");
-            let full = message(&[(name, value)]);
-            assert_eq!(full.lines().next(), Some(expected.as_str()));
-            assert!(BACKENDS.contains(name) || full == expected, "{full}");
+            assert_eq!(message(&[(name, value), ("JWT_SECRET", "x")]), expected);
         }
         // Whatever is not in the cases above takes any text, and is wrong only where it is no text at all.
         for setting in SETTINGS.iter().filter(|setting| cases.iter().all(|(name, ..)| *name != setting.name)) {
@@ -589,7 +539,7 @@ mod tests {
         for setting in SETTINGS {
             let mut sources = Sources::default();
             sources.environment.insert(setting.name.into(), OsString::from_vec(vec![b'a', 0xff]));
-            let error = Config::read(&sources, Purpose::Token).unwrap_err();
+            let error = Config::read(&sources).unwrap_err();
             let shown = if setting.secret { "***" } else { "a\u{fffd}" };
             let expected =
                 format!("{} is \"{shown}\" (environment); allowed is {}", setting.name, setting.kind.allowed());
@@ -621,7 +571,7 @@ mod tests {
         let environment =
             [("PORT".into(), "1002".into()), ("HOST".into(), "::1".into()), ("MAX_ROOMS".into(), "".into())];
         let sources = Sources::collect(flags, environment, &file).unwrap();
-        let config = Config::read(&sources, Purpose::Serve).unwrap();
+        let config = Config::read(&sources).unwrap();
         assert_eq!((config.port, config.host.as_str(), config.max_rooms), (1003, "::1", 7));
         assert_eq!(config.room_ttl, Duration::from_secs(3 * 3600));
     }
@@ -636,7 +586,7 @@ mod tests {
         let expected = "PORT is \"a\" (command line); allowed is a whole number from 0 to 65535\n\
                         ROOM_TTL_HOURS is \"b\" (.env); allowed is a whole number from 1 to 8760\n\
                         MAX_ROOMS is \"c\" (environment); allowed is a whole number from 1 to 10000000";
-        assert_eq!(Config::read(&sources, Purpose::Serve).unwrap_err().to_string(), expected);
+        assert_eq!(Config::read(&sources).unwrap_err().to_string(), expected);
     }
 
     #[test]
@@ -662,7 +612,7 @@ mod tests {
             ("REDIS_URL", "redis://:hunter2@redis"),
             ("REDIS_PASSWORD", "hunter2"),
         ];
-        let config = Config::read(&environment(&secrets), Purpose::Token).unwrap();
+        let config = Config::read(&environment(&secrets)).unwrap();
         assert_eq!(config.jwt_secret.as_ref().map(Secret::expose), Some("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(!config.warnings().concat().contains("hunter2"));
@@ -675,40 +625,74 @@ mod tests {
     }
 
     #[test]
-    fn other_backends_need_a_secret_and_a_later_release() {
-        let expected = "JWT_SECRET is not set; with DATABASE_URL or REDIS_* a text of at least 32 bytes is required\n\
-                        DATABASE_URL is \"***\"; PostgreSQL needs a later release of syncwatch, allowed in this one is \
-                        no value, which runs the embedded default\n\
-                        REDIS_HOST is \"redis\"; Redis needs a later release of syncwatch, allowed in this one is no \
-                        value, which runs the embedded default";
+    fn other_backends_need_a_secret() {
+        for (name, value) in [
+            ("DATABASE_URL", "postgres://host"),
+            ("REDIS_URL", "redis://host"),
+            ("REDIS_HOST", "redis"),
+            ("REDIS_PORT", "6380"),
+            ("REDIS_PASSWORD", "x"),
+        ] {
+            assert_eq!(read(&[(name, value)]).unwrap_err().0, [Problem::SecretMissing], "{name}");
+            let config = read(&[(name, value), ("JWT_SECRET", "x")]).unwrap();
+            assert_eq!(
+                (config.database_url.is_some(), config.redis.is_some()),
+                match name {
+                    "DATABASE_URL" => (true, false),
+                    _ => (false, true),
+                }
+            );
+            assert_eq!(read(&[(name, "")]).unwrap().redis, None);
+        }
+        let expected = "JWT_SECRET is not set; with DATABASE_URL or REDIS_* a text of at least 32 bytes is required";
         assert_eq!(message(&[("REDIS_HOST", "redis"), ("DATABASE_URL", "postgres://db/x")]), expected);
-        for name in BACKENDS {
-            let value = match name {
-                "DATABASE_URL" => "postgres://host",
-                "REDIS_URL" => "redis://host",
-                "REDIS_PORT" => "6380",
-                _ => "redis",
-            };
-            let error = read(&[(name, value), ("JWT_SECRET", "x")]).unwrap_err();
-            assert!(matches!(&error.0[..], [Problem::NeedsLaterRelease { setting, .. }] if setting.name == name));
-            assert!(read(&[(name, ""), ("REDIS_KEY_PREFIX", "x:"), ("REDIS_DB_RATE", "3")]).is_ok());
+    }
+
+    fn redis(pairs: &[(&str, &str)]) -> RedisSettings {
+        read(&[pairs, &[("JWT_SECRET", "x")]].concat()).unwrap().redis.unwrap()
+    }
+
+    fn redis_at(host: &str, port: u16) -> RedisSettings {
+        RedisSettings {
+            servers: vec![RedisServer { host: host.to_owned(), port }],
+            tls: false,
+            user: None,
+            password: None,
+            db_state: 0,
+            db_rate: 2,
+            key_prefix: String::new(),
         }
     }
 
     #[test]
+    fn redis_is_named_by_host_and_port_or_by_a_url() {
+        assert_eq!(redis(&[("REDIS_HOST", "redis")]), redis_at("redis", 6379));
+        assert_eq!(redis(&[("REDIS_PORT", "6380")]), redis_at("localhost", 6380));
+        let password = RedisSettings { password: Some(Secret::new("pw")), ..redis_at("redis", 6379) };
+        assert_eq!(redis(&[("REDIS_HOST", "redis"), ("REDIS_PASSWORD", "pw")]), password);
+        assert_eq!(redis(&[("REDIS_URL", "redis://redis"), ("REDIS_PASSWORD", "pw")]), password);
+        assert_eq!(redis(&[("REDIS_URL", "redis://:pw@redis"), ("REDIS_PASSWORD", "other")]), password);
+        assert_eq!(redis(&[("REDIS_URL", "redis://a:1"), ("REDIS_HOST", "b")]), redis_at("a", 1));
+        let layout = [("REDIS_DB_RATE", "5"), ("REDIS_KEY_PREFIX", "x:")];
+        assert_eq!(read(&layout).unwrap().redis, None);
+        let expected = RedisSettings { db_state: 3, db_rate: 5, key_prefix: "x:".to_owned(), ..redis_at("a", 6379) };
+        assert_eq!(redis(&[&layout[..], &[("REDIS_URL", "redis://a/3")]].concat()), expected);
+        let both = [("REDIS_URL", "redis://a/3"), ("REDIS_DB_STATE", "4")];
+        assert_eq!(redis(&both), RedisSettings { db_state: 3, ..redis_at("a", 6379) });
+        assert!(redis(&[("REDIS_URL", "rediss://a")]).tls);
+        assert!(redis(&[("REDIS_URL", "redis://a,b:2")]).is_cluster());
+    }
+
+    #[test]
     fn a_token_can_be_made_for_other_backends_given_the_secret() {
-        let named = [("REDIS_HOST", "redis"), ("JWT_SECRET", "x")];
-        let config = Config::read(&environment(&named), Purpose::Token).unwrap();
+        let config = read(&[("REDIS_HOST", "redis"), ("JWT_SECRET", "x")]).unwrap();
         assert!(!config.guest_rooms);
-        assert_eq!(config.redis.host.as_deref(), Some("redis"));
-        let error = Config::read(&environment(&named[..1]), Purpose::Token).unwrap_err();
-        assert_eq!(error.0, [Problem::SecretMissing]);
+        assert_eq!(config.token_secret().unwrap(), Secret::new("x"));
     }
 
     #[test]
     fn guest_rooms_follow_the_backend_unless_set() {
-        let guest_rooms =
-            |pairs: &[(&str, &str)]| Config::read(&environment(pairs), Purpose::Token).unwrap().guest_rooms;
+        let guest_rooms = |pairs: &[(&str, &str)]| Config::read(&environment(pairs)).unwrap().guest_rooms;
         let redis = [("REDIS_HOST", "redis"), ("JWT_SECRET", "x")];
         assert!(guest_rooms(&[]));
         assert!(!guest_rooms(&[("GUEST_ROOMS", "false")]));

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use tracing_subscriber::EnvFilter;
 
+use super::redis::RedisUrl;
 use super::{AllowedOrigins, TrustedProxies};
 
 /// One setting: its name, where it is listed, what it takes and what it means.
@@ -53,6 +54,8 @@ pub enum Kind {
     LogFilter,
     /// A URL with a host and one of these schemes.
     Url(&'static [&'static str]),
+    /// A URL of Redis, with one host or several.
+    RedisUrl,
 }
 
 impl Setting {
@@ -76,6 +79,7 @@ impl Kind {
             Self::Networks => TrustedProxies::parse(value).is_some(),
             Self::LogFilter => EnvFilter::try_new(value).is_ok(),
             Self::Url(schemes) => is_url(value, schemes),
+            Self::RedisUrl => RedisUrl::parse(value).is_some(),
         }
     }
 
@@ -98,6 +102,11 @@ impl Kind {
                 let shapes: Vec<_> = schemes.iter().map(|scheme| format!("{scheme}://host[:port][/name]")).collect();
                 shapes.join(" or ")
             }
+            Self::RedisUrl => {
+                "redis://[[user]:password@]host[:port][,host[:port]...][/number] or rediss://... for TLS; \
+                               several hosts are nodes of a Redis Cluster"
+                    .to_owned()
+            }
         }
     }
 }
@@ -115,7 +124,7 @@ pub(super) fn switch(value: &str) -> Option<bool> {
     value.parse().ok()
 }
 
-fn is_host(value: &str) -> bool {
+pub(super) fn is_host(value: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -382,9 +391,9 @@ pub const SETTINGS: &[Setting] = &[
         name: "REDIS_URL",
         flag: "redis-url",
         group: STORAGE,
-        kind: Kind::Url(&["redis", "rediss"]),
+        kind: Kind::RedisUrl,
         default: "",
-        help: "Redis for the realtime state; needs a later release",
+        help: "Redis for the realtime state, or nodes of a Redis Cluster separated by commas; needs a later release",
         secret: true,
     },
     Setting {
@@ -392,8 +401,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: "redis-host",
         group: STORAGE,
         kind: Kind::Host,
-        default: "",
-        help: "Host of Redis, instead of REDIS_URL; needs a later release",
+        default: "localhost",
+        help: "Host of Redis where REDIS_URL names none; needs a later release",
         secret: false,
     },
     Setting {
@@ -402,7 +411,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Whole { min: 1, max: 65_535 },
         default: "6379",
-        help: "Port of Redis; needs a later release",
+        help: "Port of Redis where REDIS_URL names none; needs a later release",
         secret: false,
     },
     Setting {
@@ -411,7 +420,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Text,
         default: "",
-        help: "Password of Redis; needs a later release",
+        help: "Password of Redis where REDIS_URL has none; needs a later release",
         secret: true,
     },
     Setting {
@@ -420,7 +429,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Whole { min: 0, max: 65_535 },
         default: "0",
-        help: "Redis database number of the realtime state",
+        help: "Redis database number of the realtime state where REDIS_URL has none; a cluster has only 0",
         secret: false,
     },
     Setting {
@@ -429,7 +438,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Whole { min: 0, max: 65_535 },
         default: "2",
-        help: "Redis database number of the rate limits",
+        help: "Redis database number of the rate limits; a cluster has only 0",
         secret: false,
     },
     Setting {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use socketio::{Ack, Io, Socket};
 use syncwatch::app;
-use syncwatch::config::{Config, Purpose, Sources};
+use syncwatch::config::{Config, Sources};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
@@ -43,7 +43,7 @@ async fn syncwatch(data: &TempDir) -> SocketAddr {
         ("DATA_DIR".into(), data.path().into()),
     ];
     let sources = Sources { environment: environment.into(), ..Sources::default() };
-    let config = Config::read(&sources, Purpose::Serve).unwrap();
+    let config = Config::read(&sources).unwrap();
     tokio::spawn(async { app::run(config, pending()).await.unwrap() });
     while TcpStream::connect(free).await.is_err() {
         sleep(Duration::from_millis(10)).await;

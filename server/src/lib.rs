@@ -8,6 +8,7 @@ pub mod http;
 pub mod id;
 pub mod limit;
 pub mod password;
+pub mod redis;
 pub mod state;
 pub mod store;
 pub mod sync;

@@ -148,6 +148,33 @@ impl Redis {
         Ok(())
     }
 
+    /// What is unwise about how Redis is set up, one sentence for each, for the log at the start. Nothing where it does not
+    /// say.
+    pub async fn warnings(&self) -> Vec<String> {
+        let until = Instant::now() + DEADLINE;
+        let nodes = &self.shared.nodes;
+        let mut warnings = Vec::new();
+        for server in nodes.servers(until).await.unwrap_or_default() {
+            let Ok(answer) = nodes.ask(&server, &cmd("INFO"), until).await else { continue };
+            let info: String = redis::from_redis_value(answer).unwrap_or_default();
+            let field = |name| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            if let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction") {
+                // All our keys have an end, so that those which evict such keys only are no better.
+                warnings.push(format!(
+                    "Redis at {server} has the maxmemory-policy {policy}: short of memory, it drops rooms that people are \
+                     in; use noeviction"
+                ));
+            }
+            if field("redis_mode") == Some("cluster") && !nodes.is_cluster() {
+                warnings.push(format!(
+                    "Redis at {server} is a node of a Redis Cluster: name several of its nodes in REDIS_URL, separated by \
+                     commas"
+                ));
+            }
+        }
+        warnings
+    }
+
     fn begin(&self) -> Result<SemaphorePermit<'_>, Unavailable> {
         let too_many = |_| Unavailable::new(Cause::Overloaded, format!("{CALLS} requests are waiting"));
         self.shared.calls.try_acquire().map_err(too_many)

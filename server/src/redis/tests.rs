@@ -353,3 +353,25 @@ async fn slots_that_move_to_another_node_take_keys_and_channels_along() {
         publish(&redis, channel, "there").await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_redis_that_may_drop_keys_is_warned_of() {
+    let server = Server::start().unwrap();
+    let (redis, _notices) = to_single(&server);
+    assert!(redis.warnings().await.is_empty());
+    for policy in ["allkeys-lru", "volatile-ttl"] {
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", policy]).unwrap();
+        let warnings = redis.warnings().await;
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains(&format!("127.0.0.1:{} has the maxmemory-policy {policy}", server.port())));
+    }
+    server.cli(&["ACL", "SETUSER", "default", "-info"]).unwrap();
+    assert!(redis.warnings().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_is_taken_for_a_server_alone_is_warned_of() {
+    let server = Server::start_with(&["--cluster-enabled", "yes"]).unwrap();
+    let warnings = to_single(&server).0.warnings().await;
+    assert!(warnings[0].contains("is a node of a Redis Cluster"), "{warnings:?}");
+}

@@ -4,6 +4,7 @@
 //! again by themselves, and what was listened to is listened to again. Nothing here blocks, and what waits for a slow
 //! Redis is bounded.
 
+mod clock;
 mod link;
 mod listener;
 mod nodes;

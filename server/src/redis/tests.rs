@@ -375,3 +375,21 @@ async fn a_node_of_a_cluster_that_is_taken_for_a_server_alone_is_warned_of() {
     let warnings = to_single(&server).0.warnings().await;
     assert!(warnings[0].contains("is a node of a Redis Cluster"), "{warnings:?}");
 }
+
+#[tokio::test]
+async fn all_who_share_a_redis_have_its_time() {
+    let server = Server::start().unwrap();
+    let redis = to_single(&server).0;
+    let (one, other) = (redis.clock().await.unwrap(), to_single(&server).0.clock().await.unwrap());
+    let shown = |reply: &str| {
+        let (seconds, micros) = reply.split_once('\n').unwrap();
+        seconds.parse::<i64>().unwrap() * 1_000 + micros.parse::<i64>().unwrap() / 1_000
+    };
+    for clock in [&one, &other] {
+        let (before, time, after) = (clock.now_ms(), shown(&server.cli(&["TIME"]).unwrap()), clock.now_ms());
+        assert!((before - 5..=after + 5).contains(&time), "{before} {time} {after}");
+    }
+    drop(server);
+    let (first, then) = (one.now_ms(), one.now_ms());
+    assert!(first <= then && (one.now_ms() - other.now_ms()).abs() <= 5);
+}

@@ -195,7 +195,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
 
     /// The clock rooms run on.
     pub fn clock(&self) -> Clock {
-        self.0.clock
+        self.0.clock.clone()
     }
 
     /// Stops: refuses everything from now on, and writes what is still to be written.

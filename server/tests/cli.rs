@@ -34,10 +34,10 @@ fn help_goes_to_standard_output_and_is_no_error() {
 
 #[test]
 fn wrong_settings_are_all_named_and_the_status_is_2() {
-    let (output, dir) = run("wrong", &["--guest-rooms", "x"], &[("PORT", "http"), ("REDIS_PASSWORD", "hunter2")]);
+    let (output, dir) = run("wrong", &["--guest-rooms", "x"], &[("PORT", "http"), ("REDIS_URL", "hunter2")]);
     assert_eq!(output.status.code(), Some(2));
     let names: Vec<_> = text(&output.stderr).lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(names, ["PORT", "GUEST_ROOMS", "JWT_SECRET", "REDIS_PASSWORD"]);
+    assert_eq!(names, ["PORT", "GUEST_ROOMS", "REDIS_URL", "JWT_SECRET"]);
     assert!(!text(&output.stderr).contains("hunter2"));
     assert!(output.stdout.is_empty());
     fs::remove_dir_all(dir).unwrap();

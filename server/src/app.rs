@@ -24,8 +24,9 @@ use crate::config::{AllowedOrigins, Config, ConfigError};
 use crate::http::health::{Check, live, ready};
 use crate::http::metrics::Metrics;
 use crate::http::{self as answers, Answer, assets, rooms};
-use crate::limit::Limiter;
+use crate::limit::SharedLimiter;
 use crate::password::Passwords;
+use crate::redis::Redis;
 use crate::state::{LocalState, StateOptions};
 use crate::store::RoomStore;
 use crate::store::metered::Metered;
@@ -144,13 +145,14 @@ impl<S: RoomStore> App<S> {
             ..StateOptions::default()
         };
         let state = LocalState::start(Arc::clone(&store), Arc::clone(&sockets), Clock::system(), options);
+        let rates = config.redis.as_ref().map(|settings| Redis::without_channels(settings, settings.db_rate));
         let service = Arc::new(Service {
             state,
             sockets: Arc::clone(&sockets),
             tokens,
             passwords: Passwords::new(),
             metrics: Arc::clone(&metrics),
-            wrong_passwords: Limiter::new(WRONG_PASSWORDS, WRONG_PASSWORDS_WINDOW),
+            wrong_passwords: SharedLimiter::new("password", WRONG_PASSWORDS, WRONG_PASSWORDS_WINDOW, rates),
             config: Arc::clone(&config),
         });
         let io = Io::builder()

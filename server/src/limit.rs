@@ -1,5 +1,7 @@
 //! How often something may go wrong before it is refused without being tried.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+pub use shared::{SharedAttempt, SharedLimiter};
 
 /// Counts tries that went wrong per key, within a window of time that starts with the key's first one.
 ///

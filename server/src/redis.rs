@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Arg, Cmd, ToRedisArgs, Value, cmd};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -55,6 +55,12 @@ impl Redis {
         let nodes = Nodes::new(settings, database, Outbox::new(notices));
         let prefix = settings.key_prefix.clone();
         Self { shared: Arc::new(Shared { nodes, prefix, calls: Semaphore::new(CALLS) }) }
+    }
+
+    /// As [`new`](Self::new), for commands and scripts only: what is published comes to nobody.
+    pub fn without_channels(settings: &RedisSettings, database: u16) -> Self {
+        let (notices, _nobody) = channel(1);
+        Self::new(settings, database, notices)
     }
 
     /// Sends a command and waits for its answer. Its first argument is taken for its key.

@@ -14,7 +14,6 @@ pub mod room;
 pub mod rows;
 pub mod sockets;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -35,7 +34,7 @@ use crate::auth::{self, Tokens};
 use crate::config::{Config, InvalidTokenPolicy};
 use crate::http::metrics::{Metrics, PasswordOutcome, Refusal as RefusalReason};
 use crate::id;
-use crate::limit::{self, Limiter};
+use crate::limit::{self, SharedLimiter};
 use crate::password::{PasswordError, Passwords};
 use crate::state::{Joiner, LocalState};
 use crate::store::RoomStore;
@@ -56,8 +55,8 @@ pub struct Service<S> {
     pub passwords: Passwords,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Wrong passwords by [network](limit::network) and room.
-    pub wrong_passwords: Limiter<(IpAddr, String)>,
+    /// Wrong passwords by [network](limit::network) and room code, with a colon in between.
+    pub wrong_passwords: SharedLimiter,
     /// The settings.
     pub config: Arc<Config>,
 }
@@ -328,8 +327,8 @@ impl<S: RoomStore> Service<S> {
 
     /// Verifies a room's password, unless this address has tried too many wrong ones.
     async fn verify(&self, socket: &Socket, code: &str, password: String, hash: String) -> Result<bool, Refusal> {
-        let key = (limit::network(socket.handshake().address.ip()), code.to_owned());
-        let attempt = self.wrong_passwords.attempt(key).map_err(|wait| {
+        let key = format!("{}:{code}", limit::network(socket.handshake().address.ip()));
+        let attempt = self.wrong_passwords.attempt(key).await.map_err(|wait| {
             let mut refusal = Refusal::new(ErrorCode::RateLimitExceeded, "too many wrong passwords");
             refusal.retry_after_ms = u64::try_from(wait.as_millis()).ok();
             refusal

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use redis::cmd;
 use syncwatch_backends::{Redis as Server, RedisCluster};
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::config::{RedisServer, Secret};

@@ -46,6 +46,7 @@ fn enter(number: u64) -> Command {
     };
     Command::Join(Box::new(Join {
         connection: ConnectionId(number),
+        socket_id: None,
         identity,
         resume_hash: None,
         proved_hash: None,
@@ -155,7 +156,11 @@ fn state(c: &mut Criterion) {
         room.handle(enter(people + 1), START).unwrap();
         let state = std::iter::from_fn(|| room.poll_effect()).find_map(|effect| match effect {
             Effect::State { state, .. } => Some(state),
-            Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
+            Effect::Persist(_)
+            | Effect::Admit { .. }
+            | Effect::Send { .. }
+            | Effect::Remove { .. }
+            | Effect::Cut { .. } => None,
         });
         let state = state.unwrap();
         group.bench_function(BenchmarkId::from_parameter(people), |b| {

@@ -60,7 +60,7 @@ pub enum Motion {
 }
 
 /// A room's playback over server time: the newest state, and what holds until its anchor is reached.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     state: PlaybackState,
     /// Whether the media leaves its course at the state's anchor.
@@ -70,7 +70,7 @@ pub struct Timeline {
 }
 
 /// An even course of the media, from a moment to the start of the next one.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Stretch {
     from_ms: i64,
     media_ms: f64,

@@ -34,6 +34,7 @@ use super::rows::{ParticipantRow, PlaybackRow, Role, RoomRow, RowChange};
 mod command;
 mod join;
 mod owner;
+pub mod replica;
 mod seat;
 mod seats;
 mod settings;
@@ -44,7 +45,8 @@ mod tests;
 pub use command::{Audience, Command, ConnectionId, Editor, Effect, Identity, Join, ResumeToken, RoomPatch};
 use owner::Ownership;
 use seat::{Presence, Seat};
-use seats::{SeatKey, Seats};
+pub use seats::SeatKey;
+use seats::Seats;
 
 /// A room, its participants and its playback; see the [module](self) for how it is driven.
 ///
@@ -186,6 +188,10 @@ impl Room {
                 self.measured(connection, round_trip_ms);
                 Ok(())
             }
+            Command::InstanceLost { instance } => {
+                self.instance_lost(instance, now_ms);
+                Ok(())
+            }
             Command::Timeout => {
                 self.end_graces(now_ms);
                 Ok(())
@@ -277,7 +283,7 @@ impl Room {
                 }
                 Ok(())
             }
-            Command::Disconnected { .. } | Command::Measured { .. } => Ok(()),
+            Command::Disconnected { .. } | Command::Measured { .. } | Command::InstanceLost { .. } => Ok(()),
             Command::Join(_)
             | Command::Leave { .. }
             | Command::Update { .. }
@@ -303,12 +309,31 @@ impl Room {
         if deliberate {
             return self.vacate(key, LeftReason::Disconnect, now_ms);
         }
+        self.lose(key, connection, now_ms);
+        self.settle_owner(now_ms);
+    }
+
+    /// Lets the grace of a seat begin whose connection is gone.
+    fn lose(&mut self, key: SeatKey, connection: ConnectionId, now_ms: i64) {
         let until_ms = now_ms + self.options.grace_ms;
-        self.seats.change(key, |seat| seat.presence = Presence::Offline { until_ms });
+        self.seats.change(key, |seat| (seat.presence, seat.socket_id) = (Presence::Offline { until_ms }, None));
         self.emit(Effect::Remove { connection });
         let participant = self.seats[key].view();
         self.tell_all(ServerEvent::ParticipantUpdated { participant });
-        self.settle_owner(now_ms);
+    }
+
+    /// Takes note that an instance is gone. If it was only taken for gone, its connections are not to go on as if nothing
+    /// had happened.
+    fn instance_lost(&mut self, instance: u32, now_ms: i64) {
+        let lost = self.seats.entries().filter_map(|(key, seat)| Some((key, seat.connection()?)));
+        let lost: Vec<_> = lost.filter(|(_, connection)| connection.instance() == instance).collect();
+        for &(key, connection) in &lost {
+            self.lose(key, connection, now_ms);
+            self.emit(Effect::Cut { connection });
+        }
+        if !lost.is_empty() {
+            self.settle_owner(now_ms);
+        }
     }
 
     fn end_graces(&mut self, now_ms: i64) {

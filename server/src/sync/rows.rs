@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::playback::PlaybackState;
 
 /// A room.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// Serialised whole, its password's hash included: for other instances, never for clients.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomRow {
     /// The room's UUID.
     pub id: String,
@@ -34,7 +36,9 @@ pub struct RoomRow {
 }
 
 /// A seat in a room.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// Serialised whole, the hash of its token included: for other instances, never for clients.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParticipantRow {
     /// The seat's UUID; it outlives reconnections.
     pub id: String,

@@ -2,14 +2,31 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::id;
 use crate::sync::event::{RoomState, ServerEvent, SourceRequest};
 use crate::sync::playback::Motion;
 use crate::sync::rows::{PlaybackControl, RowChange, WaitFor};
 
 /// A connection, as the shell numbers them; never used again for another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The connection with this number at an instance.
+    pub fn new(instance: u32, number: u64) -> Self {
+        Self(u64::from(instance) << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1))
+    }
+
+    /// The instance that has the connection; 0 where there is only one.
+    pub fn instance(self) -> u32 {
+        (self.0 >> NUMBER_BITS) as u32
+    }
+}
+
+/// A million million connections before a number comes again, and 24 bits for the instance.
+const NUMBER_BITS: u32 = 40;
 
 /// A fact, or a request that is valid in itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +110,11 @@ pub enum Command {
         /// How long it was on the way, there and back.
         round_trip_ms: u32,
     },
+    /// An instance is gone, and its connections with it.
+    InstanceLost {
+        /// Which one.
+        instance: u32,
+    },
     /// Time has passed; see [`Room::poll_timeout`](super::Room::poll_timeout).
     Timeout,
     /// The room is not stored any more.
@@ -114,7 +136,11 @@ impl Command {
             | Self::Steer { connection, .. }
             | Self::Resync { connection }
             | Self::Measured { connection, .. } => Some(*connection),
-            Self::Update { editor: Editor::User(_), .. } | Self::Delete { .. } | Self::Timeout | Self::Vanished => None,
+            Self::Update { editor: Editor::User(_), .. }
+            | Self::Delete { .. }
+            | Self::InstanceLost { .. }
+            | Self::Timeout
+            | Self::Vanished => None,
         }
     }
 
@@ -133,6 +159,7 @@ impl Command {
             | Self::Steer { .. }
             | Self::Resync { .. }
             | Self::Measured { .. }
+            | Self::InstanceLost { .. }
             | Self::Timeout
             | Self::Vanished => false,
         }
@@ -144,6 +171,8 @@ impl Command {
 pub struct Join {
     /// The connection that asks; it must not be in another room.
     pub connection: ConnectionId,
+    /// The id by which Socket.IO knows the connection; none where nobody else has to know it.
+    pub socket_id: Option<Arc<str>>,
     /// Who asks.
     pub identity: Identity,
     /// [`id::resume_hash`] of the resume token shown, if one was.
@@ -265,10 +294,15 @@ pub enum Effect {
         /// The connection.
         connection: ConnectionId,
     },
+    /// Close the connection: its seat was given up for lost, and it has to come back for it.
+    Cut {
+        /// The connection.
+        connection: ConnectionId,
+    },
 }
 
 /// Who gets an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Audience {
     /// One connection.
     One(ConnectionId),

@@ -72,7 +72,7 @@ impl Room {
             resume_hash: join.token.hash,
         });
         self.emit(Effect::Persist(RowChange::UpsertParticipant((*row).clone())));
-        let key = self.seats.push(Seat::online(row, join.connection));
+        let key = self.seats.push(Seat::online(row, join.connection, join.socket_id));
         self.admit(key, join.token.text, now_ms);
         let participant = self.seats[key].view();
         self.tell_others(join.connection, ServerEvent::ParticipantJoined { participant });
@@ -111,7 +111,9 @@ impl Room {
         if let Some(old) = self.seats[key].connection() {
             self.send_off(old, Some("replaced".into()));
         }
-        self.seats.change(key, |seat| seat.take_over(Arc::new(row), join.connection));
+        self.seats.change(key, |seat| {
+            seat.take_over(Arc::new(row), join.connection, join.socket_id.clone());
+        });
         self.admit(key, join.token.text.clone(), now_ms);
     }
 

@@ -5,18 +5,21 @@
 //! that nobody can take a room away from its owner by outwaiting them. Who stands in keeps the part through a lost
 //! connection's grace, and loses it to the owner only.
 
+use serde::{Deserialize, Serialize};
+
 use super::{ConnectionId, Effect, Room, Seat, SeatKey};
 use crate::sync::event::{ErrorCode, OwnerChange, Refusal, ServerEvent};
 use crate::sync::rows::{PlaybackControl, Role, RowChange};
 
 /// Who has the owner's part.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ownership {
     /// The owner, who is online.
     Present,
     /// Nobody; the owner has been away since then, and may be back in time.
     Absent { since_ms: i64 },
     /// Nobody; the next user to come online.
+    #[default]
     Vacant,
     /// A stand-in.
     Acting {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ConnectionId, Identity};
 use crate::sync::event::ParticipantView;
 use crate::sync::rows::ParticipantRow;
@@ -11,6 +13,8 @@ use crate::sync::rows::ParticipantRow;
 pub(super) struct Seat {
     pub(super) row: Arc<ParticipantRow>,
     pub(super) presence: Presence,
+    /// The id by which Socket.IO knows the connection, where other instances have to know it.
+    pub(super) socket_id: Option<Arc<str>>,
     /// How long an event takes to the participant: half its last round trip, 0 before the first.
     pub(super) one_way_ms: u32,
     /// When the last sync commands came, oldest first; allocated by the first one.
@@ -19,22 +23,36 @@ pub(super) struct Seat {
 }
 
 /// Whether a connection is in the seat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Presence {
     Online(ConnectionId),
     Offline { until_ms: i64 },
 }
 
 impl Seat {
-    pub(super) fn online(row: Arc<ParticipantRow>, connection: ConnectionId) -> Self {
-        let view = ParticipantView::new(Arc::clone(&row), true);
-        Self { row, presence: Presence::Online(connection), one_way_ms: 0, recent: None, view }
+    pub(super) fn online(row: Arc<ParticipantRow>, connection: ConnectionId, socket_id: Option<Arc<str>>) -> Self {
+        Self::taken_up(row, Presence::Online(connection), socket_id, 0, Vec::new())
     }
 
     pub(super) fn offline(row: ParticipantRow, until_ms: i64) -> Self {
-        let row = Arc::new(row);
-        let view = ParticipantView::new(Arc::clone(&row), false);
-        Self { row, presence: Presence::Offline { until_ms }, one_way_ms: 0, recent: None, view }
+        Self::taken_up(Arc::new(row), Presence::Offline { until_ms }, None, 0, Vec::new())
+    }
+
+    pub(super) fn taken_up(
+        row: Arc<ParticipantRow>,
+        presence: Presence,
+        socket_id: Option<Arc<str>>,
+        one_way_ms: u32,
+        recent: Vec<i64>,
+    ) -> Self {
+        let view = ParticipantView::new(Arc::clone(&row), matches!(presence, Presence::Online(_)));
+        let recent = (!recent.is_empty()).then(|| Arc::new(recent));
+        Self { row, presence, socket_id, one_way_ms, recent, view }
+    }
+
+    /// When the last sync commands came, oldest first.
+    pub(super) fn recent(&self) -> &[i64] {
+        self.recent.as_ref().map_or(&[], |recent| recent.as_slice())
     }
 
     /// The participant as others see it.
@@ -78,9 +96,15 @@ impl Seat {
     }
 
     /// Hands the seat to another connection, whose way is not known yet.
-    pub(super) fn take_over(&mut self, row: Arc<ParticipantRow>, connection: ConnectionId) {
+    pub(super) fn take_over(
+        &mut self,
+        row: Arc<ParticipantRow>,
+        connection: ConnectionId,
+        socket_id: Option<Arc<str>>,
+    ) {
         self.row = row;
         self.presence = Presence::Online(connection);
+        self.socket_id = socket_id;
         self.one_way_ms = 0;
     }
 

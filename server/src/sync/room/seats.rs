@@ -5,14 +5,15 @@ use std::hash::{BuildHasher, Hash};
 use std::{borrow::Borrow, ops, sync::Arc};
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::{ConnectionId, Seat};
 use crate::sync::rows::{ParticipantRow, Role};
 
 /// A seat for as long as the room is in memory, whoever is in it. A seat taken later has a higher one, and none is used
 /// again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SeatKey(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SeatKey(pub(super) u64);
 
 /// The seats of a room.
 ///
@@ -47,6 +48,8 @@ struct Index {
     stand_ins: BTreeSet<SeatKey>,
     /// How many of those online an event takes so many milliseconds to.
     ways: BTreeMap<u32, usize>,
+    /// How many of those online are connected to which instance.
+    instances: BTreeMap<u32, usize>,
 }
 
 impl Seats {
@@ -103,6 +106,35 @@ impl Seats {
         self.index.ways.last_key_value().map_or(0, |(one_way_ms, _)| *one_way_ms)
     }
 
+    pub(super) fn entries(&self) -> impl Iterator<Item = (SeatKey, &Seat)> {
+        self.taken.iter().map(|(key, seat)| (*key, seat))
+    }
+
+    /// How many connections of this instance are in seats.
+    pub(super) fn connections_of(&self, instance: u32) -> usize {
+        self.index.instances.get(&instance).copied().unwrap_or(0)
+    }
+
+    /// The instances that have connections in seats.
+    pub(super) fn instances(&self) -> impl Iterator<Item = u32> {
+        self.index.instances.keys().copied()
+    }
+
+    /// The number of the next seat to be taken.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes note that seats below this number were taken elsewhere.
+    pub(super) fn go_on_from(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    /// Makes a seat what it is elsewhere.
+    pub(super) fn set(&mut self, key: SeatKey, seat: Option<Seat>) {
+        self.put(key, seat);
+    }
+
     pub(super) fn push(&mut self, seat: Seat) -> SeatKey {
         let key = SeatKey(self.next);
         self.next += 1;
@@ -157,6 +189,16 @@ impl Seats {
             self.put(key, seat);
         }
         self.next = journal.next;
+    }
+
+    /// The seats that are not what they were at the mark, each once.
+    pub(super) fn changed(&self) -> BTreeSet<SeatKey> {
+        self.journal.iter().flat_map(|journal| journal.changes.iter().map(|(key, _)| *key)).collect()
+    }
+
+    /// Whether any seat has changed since the mark.
+    pub(super) fn has_changed(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| !journal.changes.is_empty())
     }
 
     /// How many changes there were since the mark.
@@ -219,23 +261,26 @@ impl Index {
         };
         step(&mut self.stand_ins, stand_in(old), stand_in(new));
         let way = |seat: Option<&Seat>| seat.filter(|seat| seat.is_online()).map(|seat| seat.one_way_ms);
-        self.count_ways(way(old), way(new));
+        count(&mut self.ways, way(old), way(new));
+        let instance = |seat| connection(seat).map(ConnectionId::instance);
+        count(&mut self.instances, instance(old), instance(new));
     }
+}
 
-    fn count_ways(&mut self, old: Option<u32>, new: Option<u32>) {
-        if old == new {
-            return;
-        }
-        if let Some(count) = new.map(|ms| self.ways.entry(ms).or_default()) {
-            *count += 1;
-        }
-        if let Some(ms) = old
-            && let Some(count) = self.ways.get_mut(&ms)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.ways.remove(&ms);
-            }
+/// Counts the new value in place of the old one.
+fn count(counts: &mut BTreeMap<u32, usize>, old: Option<u32>, new: Option<u32>) {
+    if old == new {
+        return;
+    }
+    if let Some(count) = new.map(|value| counts.entry(value).or_default()) {
+        *count += 1;
+    }
+    if let Some(value) = old
+        && let Some(count) = counts.get_mut(&value)
+    {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&value);
         }
     }
 }

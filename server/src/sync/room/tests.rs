@@ -125,6 +125,7 @@ fn row() -> RoomRow {
 
 fn joiner(number: u64, identity: Identity) -> Join {
     Join {
+        socket_id: None,
         connection: ConnectionId(number),
         identity,
         resume_hash: None,
@@ -236,6 +237,7 @@ fn describe(effect: &Effect) -> String {
         }
         Effect::Send { to: Audience::All, event } => format!("all: {}", event_text(event)),
         Effect::Remove { connection } => format!("remove {}", connection.0),
+        Effect::Cut { connection } => format!("cut {}", connection.0),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::replica::Diff;
 use super::*;
 
 /// Knuth's linear congruential generator: the same seed is the same life.
@@ -65,6 +66,7 @@ impl Observer {
                 assert!(hears.is_subset(&self.welcomed), "{event:?} before room:state");
                 self.hear(event);
             }
+            Effect::Cut { connection } => assert!(!self.hearing.contains(connection)),
             Effect::Remove { connection } => {
                 assert!(self.hearing.remove(connection), "{connection:?} was not admitted");
                 self.welcomed.remove(connection);
@@ -98,6 +100,11 @@ impl Observer {
     }
 }
 
+/// Does something with a change as it comes out at the other end.
+fn carried<T>(diff: &Diff, make: impl FnOnce(Diff) -> T) -> T {
+    make(serde_json::from_str(&serde_json::to_string(diff).unwrap()).unwrap())
+}
+
 /// One life of a room with few seats and many people.
 fn live(seed: u64, steps: u64) {
     const NAMES: [&str; 5] = ["ann", "bob", "cy", "dan", "eve"];
@@ -109,6 +116,7 @@ fn live(seed: u64, steps: u64) {
     row.expires_at_ms = START + 20_000 + dice.below(3_000_000) as i64;
     let mut room = Room::load(row, Vec::new(), None, START, START, RoomOptions::default());
     room.raise_sequence_limit(dice.below(200));
+    let mut copy = carried(&room.whole(), |whole| Room::take_up(whole, RoomOptions::default()).unwrap());
     let mut now = START;
     let mut seen = Observer::default();
     let mut tokens: Vec<u64> = vec![0];
@@ -140,6 +148,7 @@ fn live(seed: u64, steps: u64) {
             13 => play(member),
             14 => steer(member, Motion::Seek(dice.below(100_000) as f64)),
             15 => measured(member, dice.below(2_000) as u32),
+            16 if dice.below(8) == 0 => Command::InstanceLost { instance: 0 },
             16 => Command::Resync { connection: ConnectionId(member) },
             _ => Command::Timeout,
         };
@@ -152,8 +161,12 @@ fn live(seed: u64, steps: u64) {
         let tried_result = tried.handle(command.clone(), now);
         tried.revert();
         assert_eq!(tried, before, "what was taken back left something");
+        room.mark();
         let result = room.handle(command, now);
         assert_eq!(result, tried_result);
+        assert!(room.has_changed() || room.diff().seats.is_empty());
+        carried(&room.diff(), |diff| copy.apply(diff));
+        room.keep();
         assert!(room.seats.is_consistent());
         if result.is_err() {
             assert_eq!(room, before, "a refusal changed the room");
@@ -169,6 +182,7 @@ fn live(seed: u64, steps: u64) {
         while let Some(effect) = room.poll_effect() {
             seen.see(&effect);
         }
+        assert_eq!(copy, room, "another instance has the same room");
         assert!(room.participant_count() <= 4, "more people than seats");
         assert!(room.sequence() <= room.sequence_limit());
         let online: BTreeSet<_> = room.seats.iter().filter_map(Seat::connection).collect();
@@ -250,7 +264,11 @@ fn a_participant_is_written_once_for_all_who_are_told() {
         scene.room.handle(enter(guest(number, "Ida")), scene.now).unwrap();
         states.extend(std::iter::from_fn(|| scene.room.poll_effect()).filter_map(|effect| match effect {
             Effect::State { state, .. } => Some(state),
-            Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
+            Effect::Persist(_)
+            | Effect::Admit { .. }
+            | Effect::Send { .. }
+            | Effect::Remove { .. }
+            | Effect::Cut { .. } => None,
         }));
     }
     let texts: Vec<_> = states.iter().map(|state| serde_json::to_value(&**state).unwrap()).collect();

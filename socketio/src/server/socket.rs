@@ -472,6 +472,12 @@ impl Socket {
         let _gone = self.shared.link.mail(Mail::Disconnect { slot: self.shared.slot, close }, 0);
     }
 
+    /// Closes the client's connection without a DISCONNECT packet, as a server does that goes away: the published clients
+    /// come back from that by themselves. The reason is [`DisconnectReason::ServerShuttingDown`].
+    pub fn close_connection(&self) {
+        self.shut_down();
+    }
+
     /// Lets the client's sockets leave, since the server is closing.
     pub(super) fn shut_down(&self) {
         // An error means that it is gone already.

@@ -18,18 +18,21 @@ use socketio::Io;
 use socketio::engineio::server::{Limits, Reset, serve as serve_http};
 use socketio::engineio::{Origins, RequestError, Transport};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::auth::Tokens;
-use crate::config::{AllowedOrigins, Config, ConfigError};
+use crate::config::{AllowedOrigins, Config, ConfigError, RedisSettings};
 use crate::http::health::{Check, live, ready};
 use crate::http::metrics::Metrics;
 use crate::http::{self as answers, Answer, assets, rooms};
 use crate::limit::SharedLimiter;
 use crate::password::Passwords;
-use crate::redis::Redis;
-use crate::state::{LocalState, StateOptions};
+use crate::redis::{Notice, Redis};
+use crate::state::cluster::Cluster;
+use crate::state::{Rooms, StateOptions};
 use crate::store::RoomStore;
 use crate::store::metered::Metered;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::sync::clock::Clock;
 use crate::sync::room::RoomOptions;
@@ -42,10 +45,14 @@ use crate::sync::{NAMESPACE, Service, register};
 pub enum StartError {
     /// A setting cannot be used.
     Settings(ConfigError),
-    /// A setting names PostgreSQL or Redis, which this release does not use.
-    NeedsLaterRelease,
     /// The database cannot be opened.
     Store(OpenError),
+    /// The shared database cannot be used.
+    Database(postgres::OpenError),
+    /// Redis is to be used without a database that the instances share.
+    DatabaseMissing,
+    /// Redis cannot be used.
+    Redis(String),
     /// The address cannot be listened on.
     Listen {
         /// The address.
@@ -61,10 +68,12 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settings(error) => error.fmt(f),
-            Self::NeedsLaterRelease => f.write_str(
-                "DATABASE_URL and REDIS_* need a later release of syncwatch; without them the embedded default runs",
-            ),
             Self::Store(error) => error.fmt(f),
+            Self::Database(error) => error.fmt(f),
+            Self::DatabaseMissing => f.write_str(
+                "REDIS_* is set and DATABASE_URL is not; rooms that instances share need a database that they share",
+            ),
+            Self::Redis(error) => write!(f, "Redis (REDIS_*) cannot be used: {error}"),
             Self::Listen { address, cause } => {
                 write!(f, "cannot listen on {address} (HOST and PORT): {cause}")
             }
@@ -79,6 +88,7 @@ impl std::error::Error for StartError {}
 struct App<S> {
     service: Arc<Service<S>>,
     store: Arc<S>,
+    redis: Option<Redis>,
     io: Io,
     metrics: Arc<Metrics>,
     config: Arc<Config>,
@@ -90,16 +100,20 @@ struct App<S> {
 /// # Errors
 /// [`StartError`] where it cannot start. Once started it only ends by `shutdown`.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
-    let address = format!("{}:{}", bracketed(&config.host), config.port);
-    let cannot_listen = |cause| StartError::Listen { address: address.clone(), cause };
-    if config.database_url.is_some() || config.redis.is_some() {
-        return Err(StartError::NeedsLaterRelease);
+    match config.database_url.clone() {
+        Some(url) => listen(App::shared(config, url.expose()).await?, shutdown).await,
+        None if config.redis.is_some() => Err(StartError::DatabaseMissing),
+        None => listen(App::embedded(config)?, shutdown).await,
     }
-    let app = Arc::new(App::embedded(config)?);
+}
+
+async fn listen<S: RoomStore>(app: App<S>, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    let address = format!("{}:{}", bracketed(&app.config.host), app.config.port);
+    let cannot_listen = |cause| StartError::Listen { address: address.clone(), cause };
     let listener = TcpListener::bind(&address).await.map_err(cannot_listen)?;
     let local = listener.local_addr().map_err(cannot_listen)?;
     announce(local);
-    serve(app, listener, shutdown).await;
+    serve(Arc::new(app), listener, shutdown).await;
     Ok(())
 }
 
@@ -127,12 +141,58 @@ impl App<Metered<SqliteStore>> {
         let store = SqliteStore::open(&config.data_dir).map_err(StartError::Store)?;
         let store = Arc::new(Metered::new(store, Arc::clone(&metrics)));
         let tokens = Tokens::new(&secret, config.jwt_require_exp);
-        Self::assemble(config, store, tokens, metrics)
+        Self::assemble(config, store, None, tokens, metrics)
+    }
+}
+
+/// An instance's part in a cluster.
+struct Membership {
+    redis: Redis,
+    cluster: Cluster,
+    /// How it hears of the others.
+    incoming: Receiver<Notice>,
+    /// The clock that all of them go by.
+    clock: Clock,
+}
+
+impl Membership {
+    async fn begin(settings: &RedisSettings) -> Result<Self, StartError> {
+        let (notices, incoming) = channel(NOTICES);
+        let redis = Redis::new(settings, settings.db_state, notices);
+        let cluster = Cluster::join(redis.clone()).await.map_err(|error| StartError::Redis(error.to_string()))?;
+        let clock = redis.clock().await.map_err(|error| StartError::Redis(error.to_string()))?;
+        for warning in redis.warnings().await {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self { redis, cluster, incoming, clock })
+    }
+}
+
+impl App<Metered<PostgresStore>> {
+    /// Puts an instance together that shares its rooms: PostgreSQL for what lasts, and Redis for what does not, if it is
+    /// not the only instance.
+    async fn shared(config: Config, url: &str) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let secret = config.token_secret().map_err(StartError::Settings)?;
+        let store = PostgresStore::open(url).await.map_err(StartError::Database)?;
+        let store = Arc::new(Metered::new(store, Arc::clone(&metrics)));
+        let membership = match &config.redis {
+            Some(settings) => Some(Membership::begin(settings).await?),
+            None => None,
+        };
+        let tokens = Tokens::new(&secret, config.jwt_require_exp);
+        Self::assemble(config, store, membership, tokens, metrics)
     }
 }
 
 impl<S: RoomStore> App<S> {
-    fn assemble(config: Config, store: Arc<S>, tokens: Tokens, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+    fn assemble(
+        config: Config,
+        store: Arc<S>,
+        membership: Option<Membership>,
+        tokens: Tokens,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let sockets = Arc::new(Sockets::default());
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -144,8 +204,15 @@ impl<S: RoomStore> App<S> {
             max_rooms: usize::try_from(config.max_rooms).unwrap_or(usize::MAX),
             ..StateOptions::default()
         };
-        let state = LocalState::start(Arc::clone(&store), Arc::clone(&sockets), Clock::system(), options);
         let rates = config.redis.as_ref().map(|settings| Redis::without_channels(settings, settings.db_rate));
+        let (store_too, publisher) = (Arc::clone(&store), Arc::clone(&sockets));
+        let (redis, state) = match membership {
+            Some(Membership { redis, cluster, incoming, clock }) => {
+                let state = Rooms::start_in(cluster, incoming, store_too, publisher, clock, options);
+                (Some(redis), state)
+            }
+            None => (None, Rooms::start(store_too, publisher, Clock::system(), options)),
+        };
         let service = Arc::new(Service {
             state,
             sockets: Arc::clone(&sockets),
@@ -163,7 +230,7 @@ impl<S: RoomStore> App<S> {
         if let Some(namespace) = io.of(NAMESPACE) {
             sockets.attach(namespace);
         }
-        Ok(Self { service, store, io, metrics, config, draining: AtomicBool::new(false) })
+        Ok(Self { service, store, redis, io, metrics, config, draining: AtomicBool::new(false) })
     }
 
     async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Result<Answer, Reset>
@@ -201,8 +268,16 @@ impl<S: RoomStore> App<S> {
             HEALTH_LIVE | HEALTH_READY | METRICS if !readable => answers::method_not_allowed("GET"),
             HEALTH_LIVE => live(),
             HEALTH_READY => {
-                let store = Check::of("store", self.store.ping()).await;
-                ready(&[store], self.draining.load(Ordering::Relaxed))
+                let store = Check::of("store", self.store.ping());
+                let redis = async {
+                    match &self.redis {
+                        Some(redis) => Some(Check::of("redis", redis.ping()).await),
+                        None => None,
+                    }
+                };
+                let (store, redis) = tokio::join!(store, redis);
+                let checks: Vec<_> = [Some(store), redis].into_iter().flatten().collect();
+                ready(&checks, self.draining.load(Ordering::Relaxed))
             }
             METRICS => {
                 self.sample();
@@ -229,6 +304,9 @@ impl<S: RoomStore> App<S> {
         self.metrics.set_refused_requests(stats.refusals(RequestError::Forbidden), stats.overloads());
     }
 }
+
+/// Changes made by other instances that may wait to be handed to their rooms; past it, the rooms are asked for.
+const NOTICES: usize = 8_192;
 
 const HEALTH_LIVE: &str = "/health/live";
 const HEALTH_READY: &str = "/health/ready";

@@ -9,17 +9,20 @@
 //! - Playback is written behind. A restart may find it a moment old, but never gives out a sequence number twice.
 //! - After a restart everybody is offline, and has the grace to come back.
 //!
-//! [`local`] keeps the rooms in this process.
+//! [`rooms`] keeps the rooms in this process, and where there are other instances agrees with them by [`cluster`].
 
 use std::{sync::Arc, time::Duration};
+
+use serde_json::value::RawValue;
 
 use crate::store;
 use crate::sync::event::{RoomState, ServerEvent};
 use crate::sync::room::{Audience, ConnectionId, Identity, RoomOptions};
 
-pub mod local;
+pub mod cluster;
+pub mod rooms;
 
-pub use local::{Admission, LocalState};
+pub use rooms::{Admission, Rooms};
 
 /// The way from a room to the sockets of its members.
 ///
@@ -39,13 +42,21 @@ pub trait Publisher: Send + Sync + 'static {
     /// Sends an event to members of a room; `event` is its payload, `event.name()` its name.
     fn send(&self, room_id: &str, to: Audience, event: &ServerEvent);
 
+    /// Sends an event to members of a room that came from another instance, as it was encoded there.
+    fn relay(&self, room_id: &str, to: Audience, name: &str, payload: &RawValue);
+
     /// From here on the connection gets nothing more of this room.
     fn remove(&self, room_id: &str, connection: ConnectionId);
+
+    /// Closes a connection that has lost its seat without its doing, so that its client comes back for it.
+    fn cut(&self, connection: ConnectionId);
 }
 
 /// What the shell of a joiner has found out before the room is asked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Joiner {
+    /// The id by which Socket.IO knows its connection.
+    pub socket_id: Option<Arc<str>>,
     /// Who it is, by its token; a guest with the name it asks for.
     pub identity: Identity,
     /// The resume token shown, as it came.

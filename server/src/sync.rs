@@ -36,7 +36,7 @@ use crate::http::metrics::{Metrics, PasswordOutcome, Refusal as RefusalReason};
 use crate::id;
 use crate::limit::{self, SharedLimiter};
 use crate::password::{PasswordError, Passwords};
-use crate::state::{Joiner, LocalState};
+use crate::state::{Joiner, Rooms};
 use crate::store::RoomStore;
 
 /// The name of the namespace.
@@ -46,7 +46,7 @@ pub const NAMESPACE: &str = "/sync";
 #[derive(Debug)]
 pub struct Service<S> {
     /// The rooms.
-    pub state: LocalState<S, Arc<Sockets>>,
+    pub state: Rooms<S, Arc<Sockets>>,
     /// The connections, by the number that rooms know them by.
     pub sockets: Arc<Sockets>,
     /// Who clients are.
@@ -188,7 +188,7 @@ impl<S: RoomStore> Service<S> {
     /// Finds out who a client is, from the token in its CONNECT packet.
     fn authenticate(&self, socket: &Socket) -> Result<(), ConnectRefusal> {
         let mut session = Session {
-            connection: ConnectionId(NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed)),
+            connection: ConnectionId::new(self.state.instance(), NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed)),
             log_id: id::log_id(),
             user: None,
             invalid_token: None,
@@ -302,6 +302,8 @@ impl<S: RoomStore> Service<S> {
                 },
                 None => Identity::Guest { name: request.guest_name },
             },
+            // Only others have to be told who is connected to this instance.
+            socket_id: (self.state.instance() != 0).then(|| socket.id().as_str().into()),
             resume_token: request.resume_token,
             proved_hash: None,
         };

@@ -384,7 +384,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Url(&["postgres", "postgresql"]),
         default: "",
-        help: "PostgreSQL for rooms and participants; needs a later release",
+        help: "PostgreSQL for rooms and participants, in place of SQLite",
         secret: true,
     },
     Setting {
@@ -393,7 +393,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::RedisUrl,
         default: "",
-        help: "Redis for the realtime state, or nodes of a Redis Cluster separated by commas; needs a later release",
+        help: "Redis for the realtime state, or nodes of a Redis Cluster separated by commas; needs DATABASE_URL",
         secret: true,
     },
     Setting {
@@ -402,7 +402,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Host,
         default: "localhost",
-        help: "Host of Redis where REDIS_URL names none; needs a later release",
+        help: "Host of Redis where REDIS_URL names none",
         secret: false,
     },
     Setting {
@@ -411,7 +411,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Whole { min: 1, max: 65_535 },
         default: "6379",
-        help: "Port of Redis where REDIS_URL names none; needs a later release",
+        help: "Port of Redis where REDIS_URL names none",
         secret: false,
     },
     Setting {
@@ -420,7 +420,7 @@ pub const SETTINGS: &[Setting] = &[
         group: STORAGE,
         kind: Kind::Text,
         default: "",
-        help: "Password of Redis where REDIS_URL has none; needs a later release",
+        help: "Password of Redis where REDIS_URL has none",
         secret: true,
     },
     Setting {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use socketio::{Namespace, Socket};
 
 use super::emit;
@@ -67,6 +68,24 @@ impl Sockets {
         }
     }
 
+    fn tell(&self, room_id: &str, to: Audience, name: &str, payload: &(impl Serialize + ?Sized)) {
+        let but = match to {
+            Audience::One(connection) => return self.to(connection, name, &payload),
+            Audience::Others(connection) => self.find(connection),
+            Audience::All => None,
+        };
+        let audience = match but {
+            Some(socket) => socket.to(room_id),
+            None => match self.namespace() {
+                Some(namespace) => namespace.to(room_id),
+                None => return,
+            },
+        };
+        if let Err(error) = audience.emit(name, payload) {
+            tracing::error!(event = name, %error, "an event could not be encoded");
+        }
+    }
+
     fn to(&self, connection: ConnectionId, name: &str, payload: &impl Serialize) {
         if let Some(socket) = self.find(connection) {
             emit(&socket, name, payload);
@@ -93,20 +112,16 @@ impl Publisher for Arc<Sockets> {
     }
 
     fn send(&self, room_id: &str, to: Audience, event: &ServerEvent) {
-        let but = match to {
-            Audience::One(connection) => return self.to(connection, event.name(), event),
-            Audience::Others(connection) => self.find(connection),
-            Audience::All => None,
-        };
-        let audience = match but {
-            Some(socket) => socket.to(room_id),
-            None => match self.namespace() {
-                Some(namespace) => namespace.to(room_id),
-                None => return,
-            },
-        };
-        if let Err(error) = audience.emit(event.name(), event) {
-            tracing::error!(event = event.name(), %error, "an event could not be encoded");
+        self.tell(room_id, to, event.name(), event);
+    }
+
+    fn relay(&self, room_id: &str, to: Audience, name: &str, payload: &RawValue) {
+        self.tell(room_id, to, name, payload);
+    }
+
+    fn cut(&self, connection: ConnectionId) {
+        if let Some(socket) = self.find(connection) {
+            socket.close_connection();
         }
     }
 

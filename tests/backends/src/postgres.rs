@@ -55,6 +55,20 @@ impl Postgres {
         format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Answers a query: a line for each row, its fields with `|` between them.
+    ///
+    /// # Errors
+    /// Where it fails; the message says why.
+    pub fn query(&self, sql: &str) -> io::Result<String> {
+        let mut ask = Command::new(self.programs.join("psql"));
+        ask.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql, &self.url()]);
+        let output = ask.stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Ends it as an administrator in a hurry does: connections are closed, nothing is lost.
     ///
     /// # Errors

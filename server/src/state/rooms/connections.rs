@@ -93,6 +93,11 @@ impl Connections {
         }
     }
 
+    /// Whether a connection is in a room, or on its way.
+    pub(super) fn knows(&self, connection: ConnectionId) -> bool {
+        self.shard(connection).contains_key(&connection)
+    }
+
     /// Forgets a connection that a room has let go.
     pub(super) fn remove(&self, connection: ConnectionId) {
         self.shard(connection).remove(&connection);

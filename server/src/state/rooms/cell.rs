@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::arrivals::Arrivals;
+use super::together::{Inbox, Together};
 use crate::sync::event::Refusal;
 use crate::sync::room::Room;
 use crate::sync::rows::{PlaybackRow, RowChange};
@@ -20,6 +21,7 @@ pub(super) struct Cell {
     /// kept without it: whoever holds this never waits for the slot.
     pub(super) writes: Arc<Mutex<()>>,
     pub(super) arrivals: Arrivals,
+    pub(super) inbox: Inbox,
 }
 
 /// What is in a room's place.
@@ -45,6 +47,8 @@ pub(super) struct Live {
     pub(super) flush_at: Option<i64>,
     /// When to leave memory; set while the room is empty.
     pub(super) unload_at: Option<i64>,
+    /// What the other instances have to do with it, where there are any.
+    pub(super) together: Option<Together>,
 }
 
 /// Changes of rows that are still to be written, in order.
@@ -60,13 +64,25 @@ pub(super) struct Backlog {
 impl Cell {
     pub(super) fn new(key: u64, code: String) -> Self {
         let slot = Arc::new(Mutex::new(Slot::Empty));
-        Self { key, code, slot, writes: Arc::default(), arrivals: Arrivals::default() }
+        Self { key, code, slot, writes: Arc::default(), arrivals: Arrivals::default(), inbox: Inbox::default() }
     }
 }
 
 impl Live {
     pub(super) fn new(room: Room) -> Self {
-        Self { room, backlog: Backlog::default(), playback_changed: false, flush_at: None, unload_at: None }
+        Self {
+            room,
+            backlog: Backlog::default(),
+            playback_changed: false,
+            flush_at: None,
+            unload_at: None,
+            together: None,
+        }
+    }
+
+    /// Whether the room has nothing to compare with its rows, as it has where one process alone writes them.
+    pub(super) fn is_compared(&self) -> bool {
+        self.together.as_ref().is_none_or(|together| together.compare_at.is_none())
     }
 
     /// Whether the store lacks something, and the room is still there to lack it of.
@@ -77,12 +93,21 @@ impl Live {
     /// What to store of the playback, if it has changed; with new numbers to give out when few are left.
     pub(super) fn playback_to_flush(&self) -> Option<PlaybackRow> {
         let (given, limit) = (self.room.sequence(), self.room.sequence_limit());
-        let limit = if limit - given < SEQUENCE_BLOCK / 2 { given + SEQUENCE_BLOCK } else { limit };
+        // Of several instances the one with the older state may be the last to write.
+        let limit = if self.together.is_some() || limit.saturating_sub(given) < SEQUENCE_BLOCK / 2 {
+            given + SEQUENCE_BLOCK
+        } else {
+            limit
+        };
         (self.playback_changed && !self.room.is_closed()).then(|| self.room.playback_row(limit))
     }
 
     /// What to store of the playback when nothing will change any more: the numbers not given out go back.
     pub(super) fn playback_to_keep(&self) -> Option<PlaybackRow> {
+        if self.together.is_some() {
+            // Others go on giving out numbers.
+            return self.playback_to_flush();
+        }
         let given = self.room.sequence();
         let changed = self.playback_changed || self.room.sequence_limit() > given;
         (changed && !self.room.is_closed()).then(|| self.room.playback_row(given))

@@ -1,10 +1,12 @@
-//! The realtime state in this process.
+//! The rooms in this process.
 //!
 //! Each room is behind a lock of its own, loaded when it is first wanted and dropped once it has been empty for a while.
 //! A durable command is handled and written before anybody hears of it, and taken back if it cannot be written; what
 //! everything else changes goes to a backlog that is flushed a moment later. Those who join while a room is busy are
 //! written together. One task waits for all rooms' deadlines. A store that hangs stops the room's waiting command only
 //! once: from then on durable commands fail at once, until the store answers a ping, and playback goes on meanwhile.
+//!
+//! Where there are other instances, a change counts once all of them can know of it; see [`together`].
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,12 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, OwnedMappedMutexGuard, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 
+use super::cluster::Cluster;
 use super::{Joiner, Occupancy, Publisher, StateOptions};
 use crate::id;
+use crate::redis::Notice;
 use crate::store::{RoomStore, StoreError};
 use crate::sync::clock::Clock;
 use crate::sync::event::{ErrorCode, Refusal, RoomState, RoomView};
@@ -28,20 +33,23 @@ mod alarms;
 mod arrivals;
 mod cell;
 mod connections;
+mod instances;
 #[cfg(test)]
 mod tests;
+mod together;
 mod upkeep;
 
 use alarms::Alarms;
 use arrivals::{Answer, Arrival};
 use cell::{Cell, Live, MAX_UNDONE, SEQUENCE_BLOCK, Slot};
 use connections::{Claim, Connections};
+use together::{MOST_TRIES, Neighbours};
 
 /// The rooms of this process. Clones are handles to the same ones.
 ///
 /// What is asked for takes effect even if the one who asked stops waiting.
 #[derive(Debug)]
-pub struct LocalState<S, P>(Arc<Shared<S, P>>);
+pub struct Rooms<S, P>(Arc<Shared<S, P>>);
 
 /// A connection's way into a room that exists. Dropped without [`join`](Self::join), the connection is in no room.
 #[derive(Debug)]
@@ -67,6 +75,8 @@ struct Shared<S, P> {
     closing: AtomicBool,
     stop: Notify,
     stopped: Notify,
+    /// The other instances, where there may be any.
+    neighbours: Option<Neighbours>,
 }
 
 /// A room, locked, and its place.
@@ -88,18 +98,46 @@ impl Held {
     }
 }
 
-impl<S, P> Clone for LocalState<S, P> {
+impl<S, P> Clone for Rooms<S, P> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<S: RoomStore, P: Publisher> LocalState<S, P> {
+impl<S: RoomStore, P: Publisher> Rooms<S, P> {
     /// Starts with no room in memory, and the one task that keeps the deadlines.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn start(store: Arc<S>, publisher: P, clock: Clock, options: StateOptions) -> Self {
+        Self::start_with(store, publisher, clock, options, None)
+    }
+
+    /// Starts as one instance of a cluster, which hears of the others by `incoming`.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn start_in(
+        cluster: Cluster,
+        incoming: Receiver<Notice>,
+        store: Arc<S>,
+        publisher: P,
+        clock: Clock,
+        options: StateOptions,
+    ) -> Self {
+        let state = Self::start_with(store, publisher, clock, options, Some(Neighbours::new(cluster)));
+        tokio::spawn(together::hear(Arc::clone(&state.0), incoming));
+        tokio::spawn(instances::watch(Arc::clone(&state.0)));
+        state
+    }
+
+    fn start_with(
+        store: Arc<S>,
+        publisher: P,
+        clock: Clock,
+        options: StateOptions,
+        neighbours: Option<Neighbours>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             store,
             publisher,
@@ -113,6 +151,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
             closing: AtomicBool::new(false),
             stop: Notify::new(),
             stopped: Notify::new(),
+            neighbours,
         });
         tokio::spawn(upkeep::keep_deadlines(Arc::clone(&shared)));
         Self(shared)
@@ -140,7 +179,18 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
         let cell = command.connection().and_then(|connection| self.0.connections.room_of(connection));
         let cell = cell.ok_or_else(not_in_room)?;
         let held = self.0.hold(cell).await?;
+        if let Command::Measured { connection, round_trip_ms } = command
+            && held.live.together.is_some()
+            && !held.live.room.is_worth_telling(connection, round_trip_ms)
+        {
+            return Ok(());
+        }
         Arc::clone(&self.0).run(held, command).await
+    }
+
+    /// The number of this instance, for the numbers of its connections; 0 where it is the only one.
+    pub fn instance(&self) -> u32 {
+        self.0.neighbours.as_ref().map_or(0, |neighbours| neighbours.cluster.instance())
     }
 
     /// Carries out what a user asks for from outside the room: [`Command::Delete`], or an update as [`Editor::User`].
@@ -160,7 +210,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
         let Some(cell) = self.0.connections.end(connection) else { return };
         if let Ok(held) = self.0.hold(cell).await {
             // A disconnection is a fact; no room refuses it.
-            let _ = Arc::clone(&self.0).run(held, Command::Disconnected { connection, deliberate }).await;
+            let _ = Arc::clone(&self.0).note(held, Command::Disconnected { connection, deliberate }).await;
         }
     }
 
@@ -208,6 +258,7 @@ impl<S: RoomStore, P: Publisher> LocalState<S, P> {
         }
         self.0.stop.notify_one();
         self.0.stopped.notified().await;
+        self.0.take_leave().await;
         upkeep::write_everything(&self.0).await;
     }
 }
@@ -227,6 +278,7 @@ impl<S: RoomStore, P: Publisher> Admission<S, P> {
         let Self { shared, claim, cell, .. } = self;
         let join = Join {
             connection: claim.connection,
+            socket_id: joiner.socket_id,
             identity: joiner.identity,
             resume_hash: joiner.resume_token.as_deref().map(id::resume_hash),
             proved_hash: joiner.proved_hash,
@@ -274,11 +326,22 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
 
     /// Gives seats to those who get one, in the order in which they came, and answers all of them.
     async fn seat(&self, held: &mut Held, arrivals: Vec<Arrival>) {
-        self.catch_up(held);
         let mut groups = VecDeque::from([arrivals]);
+        let until = Instant::now() + self.options.store_deadline;
         while let Some(group) = groups.pop_front() {
-            groups.extend(self.seat_at_once(held, group).await);
+            let is_late = held.live.together.is_some() && Instant::now() > until;
+            let ready = if is_late { Err(unavailable()) } else { self.prepare(held).await };
+            match ready {
+                Ok(()) => groups.extend(self.seat_at_once(held, group).await),
+                Err(refusal) => group.into_iter().for_each(|arrival| self.turn_away(arrival, refusal.clone())),
+            }
         }
+    }
+
+    /// Makes sure that the room is what it is by now, wherever it was changed.
+    async fn prepare(&self, held: &mut Held) -> Result<(), Refusal> {
+        self.refresh(held).await?;
+        self.catch_up(held).await
     }
 
     /// Gives seats to a group with one write. If it takes more than that, nothing has happened to those returned, who
@@ -306,6 +369,9 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             if group.len() > 1 && fault.is_of_one_row() {
                 return group.map(|arrival| vec![arrival]).collect();
             }
+            if fault.is_conflict() && self.make_way(held).await {
+                return vec![group.collect()];
+            }
             let refusal = fault.refusal(&held.live.room);
             group.for_each(|arrival| self.turn_away(arrival, refusal.clone()));
             return Vec::new();
@@ -313,13 +379,7 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         let (here, gone): (Vec<_>, Vec<_>) =
             seated.into_iter().partition(|(arrival, _)| self.arrives(arrival.join.connection, &held.cell));
         if gone.is_empty() {
-            held.live.room.keep();
-            for (arrival, effects) in here {
-                let answer = state_in(&effects);
-                self.publish(held, effects);
-                arrival.answer(answer);
-            }
-            return Vec::new();
+            return self.welcome(held, here, &changes).await;
         }
         // The others' seats, and what they would be told, may depend on those who are gone.
         held.live.room.revert();
@@ -329,6 +389,38 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         }
         let here: Vec<_> = here.into_iter().map(|(arrival, _)| arrival).collect();
         if here.is_empty() { Vec::new() } else { vec![here] }
+    }
+
+    /// Makes a group's seats known, whose rows are written. If others were faster, the group is to be tried again.
+    async fn welcome(
+        &self,
+        held: &mut Held,
+        seated: Vec<(Arrival, Vec<Effect>)>,
+        changes: &[RowChange],
+    ) -> Vec<Vec<Arrival>> {
+        let told: Vec<_> = match &self.neighbours {
+            Some(_) => seated.iter().flat_map(|(_, effects)| effects).cloned().collect(),
+            None => Vec::new(),
+        };
+        match self.commit(held, &told).await {
+            Ok(true) => {
+                for (arrival, effects) in seated {
+                    let answer = state_in(&effects);
+                    self.publish(held, effects);
+                    arrival.answer(answer);
+                }
+                Vec::new()
+            }
+            Ok(false) => {
+                self.undo(held, changes);
+                vec![seated.into_iter().map(|(arrival, _)| arrival).collect()]
+            }
+            Err(refusal) => {
+                self.undo(held, changes);
+                seated.into_iter().for_each(|(arrival, _)| self.turn_away(arrival, refusal.clone()));
+                Vec::new()
+            }
+        }
     }
 
     /// Lets somebody go without a seat.
@@ -352,7 +444,7 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             if fault.may_have_happened() {
                 self.undo(held, changes);
             } else if matches!(fault, Fault::Store(StoreError::Missing)) {
-                self.vanish(held);
+                self.vanish(held).await;
             }
             return Err(fault);
         }
@@ -363,7 +455,10 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
     /// Carries out a command; a durable one to its end, even if nobody waits for it.
     async fn run(self: Arc<Self>, mut held: Held, command: Command) -> Result<(), Refusal> {
         if !command.is_durable() {
-            return self.handle_in_place(&mut held, command).await;
+            if held.live.together.is_none() {
+                return self.handle_in_place(&mut held, command).await;
+            }
+            return detached(async move { self.handle_in_place(&mut held, command).await }).await;
         }
         detached(async move {
             let effects = self.handle_durably(&mut held, command).await?;
@@ -374,39 +469,95 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         .await
     }
 
+    /// Takes note of a fact: if the others cannot be told now, they are later.
+    async fn note(self: Arc<Self>, mut held: Held, fact: Command) -> Result<(), Refusal> {
+        if held.live.together.is_none() {
+            return self.handle_in_place(&mut held, fact).await;
+        }
+        detached(async move {
+            let noted = self.handle_in_place(&mut held, fact.clone()).await;
+            if matches!(noted, Err(Refusal { code: ErrorCode::Unavailable, .. })) {
+                self.tell_later(&mut held, fact);
+                self.reschedule(&mut held);
+            }
+            noted
+        })
+        .await
+    }
+
     async fn handle_in_place(&self, held: &mut Held, command: Command) -> Result<(), Refusal> {
-        self.catch_up(held);
+        self.catch_up(held).await?;
         let steers = matches!(command, Command::Source { .. } | Command::Steer { .. });
         let exhausted = held.live.room.sequence() >= held.live.room.sequence_limit();
         let retry = (steers && exhausted).then(|| command.clone());
-        let mut result = held.live.room.handle(command, self.clock.now_ms());
+        let mut result = self.change(held, command).await;
         if let (Some(command), Err(Refusal { code: ErrorCode::Unavailable, .. })) = (retry, &result) {
             self.raise_sequence_limit(held).await?;
-            result = held.live.room.handle(command, self.clock.now_ms());
+            result = self.change(held, command).await;
         }
         held.live.playback_changed |= steers && result.is_ok();
-        let effects = drain(&mut held.live.room);
-        self.publish(held, effects);
         self.reschedule(held);
         result
     }
 
+    /// Handles a command and publishes what it does, without waiting for rows.
+    async fn change(&self, held: &mut Held, command: Command) -> Result<(), Refusal> {
+        if held.live.together.is_none() {
+            let result = held.live.room.handle(command, self.clock.now_ms());
+            let effects = drain(&mut held.live.room);
+            self.publish(held, effects);
+            return result;
+        }
+        let mut is_current = false;
+        for _ in 0..MOST_TRIES {
+            held.live.room.mark();
+            if let Err(refusal) = held.live.room.handle(command.clone(), self.clock.now_ms()) {
+                held.live.room.keep();
+                if is_current {
+                    return Err(refusal);
+                }
+                // What others have done meanwhile may allow it.
+                self.refresh(held).await?;
+            } else {
+                let effects = drain(&mut held.live.room);
+                if self.commit(held, &effects).await? {
+                    self.publish(held, effects);
+                    return Ok(());
+                }
+            }
+            is_current = true;
+        }
+        Err(unavailable())
+    }
+
     /// Handles a command, writes what it changes, and takes it back if that fails. Returns what is to be published.
     async fn handle_durably(&self, held: &mut Held, command: Command) -> Result<Vec<Effect>, Refusal> {
-        self.catch_up(held);
-        self.reschedule(held);
-        let room = &mut held.live.room;
-        room.mark();
-        if let Err(refusal) = room.handle(command, self.clock.now_ms()) {
-            room.keep();
-            return Err(refusal);
+        for _ in 0..MOST_TRIES {
+            self.prepare(held).await?;
+            self.reschedule(held);
+            let room = &mut held.live.room;
+            room.mark();
+            if let Err(refusal) = room.handle(command.clone(), self.clock.now_ms()) {
+                room.keep();
+                return Err(refusal);
+            }
+            let (changes, effects) = split(drain(room));
+            if let Err(fault) = self.store_changes(held, &changes).await {
+                if fault.is_conflict() && self.make_way(held).await {
+                    continue;
+                }
+                return Err(fault.refusal(&held.live.room));
+            }
+            match self.commit(held, &effects).await {
+                Ok(true) => return Ok(effects),
+                Ok(false) => self.undo(held, &changes),
+                Err(refusal) => {
+                    self.undo(held, &changes);
+                    return Err(refusal);
+                }
+            }
         }
-        let (changes, effects) = split(drain(room));
-        if let Err(fault) = self.store_changes(held, &changes).await {
-            return Err(fault.refusal(&held.live.room));
-        }
-        held.live.room.keep();
-        Ok(effects)
+        Err(unavailable())
     }
 
     /// Has the store brought back to the room as it is, when there is time.
@@ -423,24 +574,30 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
     }
 
     /// Closes a room that the store does not know any more: a deletion of which nobody knew whether it happened has.
-    fn vanish(&self, held: &mut Held) {
+    async fn vanish(&self, held: &mut Held) {
         warn!(room = %held.live.room.row().id, "the store does not know a room any more");
+        held.live.room.mark();
         // It is a fact; no room refuses it.
         let _ = held.live.room.handle(Command::Vanished, self.clock.now_ms());
-        let effects = drain(&mut held.live.room);
+        let mut effects = drain(&mut held.live.room);
+        if !matches!(self.commit(held, &effects).await, Ok(true)) {
+            // The other instances find out as this one did.
+            let _ = held.live.room.handle(Command::Vanished, self.clock.now_ms());
+            effects = drain(&mut held.live.room);
+        }
         self.publish(held, effects);
         self.reschedule(held);
     }
 
     /// Lets a room's deadlines that have passed have their effect, so that a command finds it as it should be by now.
-    fn catch_up(&self, held: &mut Held) {
+    async fn catch_up(&self, held: &mut Held) -> Result<(), Refusal> {
+        self.follow(held).await?;
+        self.tell_facts(held).await?;
         let now_ms = self.clock.now_ms();
         if held.live.room.poll_timeout().is_some_and(|due_ms| due_ms <= now_ms) {
-            // A timeout is a fact; no room refuses it.
-            let _ = held.live.room.handle(Command::Timeout, now_ms);
-            let effects = drain(&mut held.live.room);
-            self.publish(held, effects);
+            return self.change(held, Command::Timeout).await;
         }
+        Ok(())
     }
 
     /// Makes another block of sequence numbers durable.
@@ -448,12 +605,21 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         let limit = held.live.room.sequence() + SEQUENCE_BLOCK;
         let row = held.live.room.playback_row(limit);
         match self.write(&held.cell, self.store.save_playback(row)).await {
-            Ok(()) => {
-                held.live.room.raise_sequence_limit(limit);
-                Ok(())
-            }
+            Ok(()) => self.give_out(held, limit).await,
             Err(fault) => Err(fault.refusal(&held.live.room)),
         }
+    }
+
+    /// Lets numbers up to a limit that is durable be given out.
+    async fn give_out(&self, held: &mut Held, limit: u64) -> Result<(), Refusal> {
+        for _ in 0..MOST_TRIES {
+            held.live.room.mark();
+            held.live.room.raise_sequence_limit(limit);
+            if self.commit(held, &[]).await? {
+                return Ok(());
+            }
+        }
+        Err(unavailable())
     }
 
     /// Carries out effects in order.
@@ -470,10 +636,8 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
                 Effect::Admit { connection } => self.publisher.admit(room_id, connection),
                 Effect::State { connection, state } => self.publisher.state(connection, &state),
                 Effect::Send { to, event } => self.publisher.send(room_id, to, &event),
-                Effect::Remove { connection } => {
-                    self.publisher.remove(room_id, connection);
-                    self.connections.remove(connection);
-                }
+                Effect::Remove { connection } => self.remove(room_id, connection),
+                Effect::Cut { connection } => self.cut(connection),
             }
         }
     }
@@ -485,7 +649,7 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         // What is set stays set: a retry has its own time, and being empty for longer is no reason to stay.
         if live.room.is_closed() {
             live.unload_at.get_or_insert(now_ms);
-        } else if live.room.participant_count() == 0 {
+        } else if live.is_compared() && (live.room.participant_count() == 0 || self.is_looked_after(&live.room)) {
             live.unload_at.get_or_insert(now_ms + self.options.linger_ms);
         } else {
             live.unload_at = None;
@@ -495,19 +659,25 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         } else {
             live.flush_at = None;
         }
-        let deadlines = [live.room.poll_timeout(), live.flush_at, live.unload_at];
+        let (together, retry_at) = match &live.together {
+            Some(together) => (together.next(), together.retry_at),
+            None => (None, None),
+        };
+        // What could not be done a moment ago cannot be done at once.
+        let timeout = live.room.poll_timeout().map(|at_ms| retry_at.map_or(at_ms, |retry_at| at_ms.max(retry_at)));
+        let deadlines = [timeout, live.flush_at, live.unload_at, together];
         if let Some(at_ms) = deadlines.into_iter().flatten().min() {
             self.alarms.set(&held.cell, at_ms);
         }
     }
 
     /// Locks the room with this code, loading it if need be, and refuses one that is over.
-    async fn existing(&self, code: &str) -> Result<Held, Refusal> {
+    async fn existing(self: &Arc<Self>, code: &str) -> Result<Held, Refusal> {
         loop {
             let cell = self.cell(code)?;
             let mut slot = Arc::clone(&cell.slot).lock_owned().await;
             if matches!(*slot, Slot::Empty) {
-                *slot = match self.load(code).await {
+                *slot = match self.load(&cell).await {
                     Ok(live) => Slot::Loaded(Box::new(live)),
                     Err(refusal) => {
                         self.forget(&cell);
@@ -570,17 +740,21 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
     }
 
     /// Takes a place out of the table; its slot is, or is about to be, gone.
-    fn forget(&self, cell: &Cell) {
+    fn forget(self: &Arc<Self>, cell: &Cell) {
         self.alarms.clear(cell);
+        self.let_go(cell);
         let mut cells = self.cells();
         if cells.get(&cell.code).is_some_and(|held| held.key == cell.key) {
             cells.remove(&cell.code);
         }
     }
 
-    async fn load(&self, code: &str) -> Result<Live, Refusal> {
+    async fn load(&self, cell: &Arc<Cell>) -> Result<Live, Refusal> {
+        if let Some(neighbours) = &self.neighbours {
+            return self.load_together(cell, neighbours).await;
+        }
         let reading = async {
-            let Some(row) = self.store.room_by_code(code).await? else { return Ok(None) };
+            let Some(row) = self.store.room_by_code(&cell.code).await? else { return Ok(None) };
             let participants = self.store.participants(&row.id).await?;
             let playback = self.store.playback(&row.id).await?;
             Ok(Some((row, participants, playback)))
@@ -650,6 +824,11 @@ impl Fault {
         }
     }
 
+    /// Whether another row is in the way.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Conflict))
+    }
+
     /// Whether one change may be to blame, so that others would be made without it.
     fn is_of_one_row(&self) -> bool {
         match self {
@@ -686,7 +865,11 @@ impl Fault {
 fn state_in(effects: &[Effect]) -> Answer {
     let state = effects.iter().find_map(|effect| match effect {
         Effect::State { state, .. } => Some(Arc::clone(state)),
-        Effect::Persist(_) | Effect::Admit { .. } | Effect::Send { .. } | Effect::Remove { .. } => None,
+        Effect::Persist(_)
+        | Effect::Admit { .. }
+        | Effect::Send { .. }
+        | Effect::Remove { .. }
+        | Effect::Cut { .. } => None,
     });
     state.ok_or_else(|| internal("a join had no room state"))
 }
@@ -702,9 +885,11 @@ fn split(effects: Vec<Effect>) -> (Vec<RowChange>, Vec<Effect>) {
     for effect in effects {
         match effect {
             Effect::Persist(change) => changes.push(change),
-            effect @ (Effect::Admit { .. } | Effect::State { .. } | Effect::Send { .. } | Effect::Remove { .. }) => {
-                publish.push(effect);
-            }
+            effect @ (Effect::Admit { .. }
+            | Effect::State { .. }
+            | Effect::Send { .. }
+            | Effect::Remove { .. }
+            | Effect::Cut { .. }) => publish.push(effect),
         }
     }
     (changes, publish)

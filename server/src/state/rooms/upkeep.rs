@@ -89,7 +89,7 @@ async fn look_after<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, cell:
             return;
         }
         Slot::Loaded(live) => {
-            if live.unload_at.is_some_and(|due_ms| due_ms <= now_ms) {
+            if live.is_compared() && live.unload_at.is_some_and(|due_ms| due_ms <= now_ms) {
                 if shared.write_out(&cell, live).await.is_ok() {
                     shared.forget(&cell);
                     *slot = Slot::Gone(None);
@@ -101,7 +101,10 @@ async fn look_after<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, cell:
         }
     }
     let Ok(mut held) = Held::of(cell, slot) else { return };
-    shared.catch_up(&mut held);
+    if shared.catch_up(&mut held).await.is_err() {
+        held.retry_later(shared.clock.now_ms());
+    }
+    shared.compare_if_due(&mut held).await;
     if held.live.flush_at.is_some_and(|due_ms| due_ms <= now_ms) {
         shared.flush(held).await;
     } else {
@@ -134,12 +137,13 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             Ok(()) => {
                 held.live.backlog.settle(mark);
                 if let Some(limit) = limit {
-                    held.live.room.raise_sequence_limit(limit);
+                    // If it cannot be told, it is made durable once more when it is needed.
+                    let _unavailable = self.give_out(&mut held, limit).await;
                 }
             }
             Err(Fault::Store(StoreError::Missing)) => {
                 held.live.backlog.settle(mark);
-                self.vanish(&mut held);
+                self.vanish(&mut held).await;
             }
             Err(fault) => {
                 warn!(room = %held.live.room.row().id, ?fault, "changes of a room wait for the store");

@@ -56,7 +56,7 @@ struct Recorder(Log);
 
 /// One process after another over the same store.
 struct World {
-    state: LocalState<MemoryStore, Recorder>,
+    state: Rooms<MemoryStore, Recorder>,
     store: Arc<MemoryStore>,
     log: Log,
 }
@@ -273,6 +273,14 @@ impl Publisher for Recorder {
         self.note(format!("{to}: {}{sequence}", event.name()));
     }
 
+    fn relay(&self, _: &str, _: Audience, name: &str, _: &serde_json::value::RawValue) {
+        panic!("{name} from another instance");
+    }
+
+    fn cut(&self, connection: ConnectionId) {
+        panic!("{connection:?} lost its seat");
+    }
+
     fn remove(&self, _: &str, connection: ConnectionId) {
         self.note(format!("remove {}", connection.0));
     }
@@ -293,7 +301,7 @@ impl World {
         }
         let store = Arc::new(store);
         let clock = Clock::starting_at(START);
-        let state = LocalState::start(Arc::clone(&store), Recorder(Arc::clone(&log)), clock, options);
+        let state = Rooms::start(Arc::clone(&store), Recorder(Arc::clone(&log)), clock, options);
         Self { state, store, log }
     }
 
@@ -301,7 +309,7 @@ impl World {
     fn restarted(&self) -> Self {
         let (store, log) = (Arc::clone(&self.store), Arc::clone(&self.log));
         let clock = self.state.clock();
-        let state = LocalState::start(Arc::clone(&store), Recorder(Arc::clone(&log)), clock, StateOptions::default());
+        let state = Rooms::start(Arc::clone(&store), Recorder(Arc::clone(&log)), clock, StateOptions::default());
         log.lock().unwrap().clear();
         Self { state, store, log }
     }
@@ -337,11 +345,16 @@ fn room_row(code: &str) -> RoomRow {
 
 fn user(name: &str) -> Joiner {
     let identity = Identity::User { user_id: name.into(), username: None };
-    Joiner { identity, resume_token: None, proved_hash: None }
+    Joiner { identity, resume_token: None, proved_hash: None, socket_id: None }
 }
 
 fn guest(name: &str) -> Joiner {
-    Joiner { identity: Identity::Guest { name: Some(name.into()) }, resume_token: None, proved_hash: None }
+    Joiner {
+        identity: Identity::Guest { name: Some(name.into()) },
+        resume_token: None,
+        proved_hash: None,
+        socket_id: None,
+    }
 }
 
 fn source(number: u64) -> Command {

@@ -1,6 +1,8 @@
 //! A well-behaved client of the `/sync` namespace over WebSocket, small enough to have a thousand of it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -80,6 +82,48 @@ impl Client {
         within(SOON * 3, event, wait).await
     }
 
+    /// Connects with a token, or as a guest, to a server that may not be there.
+    pub async fn attempt(server: SocketAddr, auth: &Value) -> Option<Self> {
+        let url = format!("ws://{server}/socket.io/?EIO=4&transport=websocket");
+        let connecting = tokio_tungstenite::connect_async(url.into_client_request().expect("a URL makes a request"));
+        let (stream, _) = tokio::time::timeout(SOON, connecting).await.ok()?.ok()?;
+        let mut client = Self { stream, sid: String::new(), inbox: VecDeque::new(), next_ack: 0 };
+        client.packet().await?;
+        client.stream.send(Message::text(format!("40/sync,{auth}"))).await.ok()?;
+        client.packet().await?.starts_with("40/sync,{").then_some(client)
+    }
+
+    /// Emits `event` and answers its acknowledgement; none where the connection ends before it comes.
+    pub async fn try_ask(&mut self, event: &str, payload: Value) -> Option<Value> {
+        self.next_ack += 1;
+        let id = self.next_ack;
+        self.stream.send(Message::text(format!("42/sync,{id}{}", json!([event, payload])))).await.ok()?;
+        let prefix = format!("43/sync,{id}");
+        let wait = async {
+            loop {
+                let packet = self.packet().await?;
+                if let Some(ack) = packet.strip_prefix(&prefix) {
+                    let mut ack: Vec<Value> = serde_json::from_str(ack).unwrap();
+                    return Some(ack.remove(0));
+                }
+                self.keep(&packet);
+            }
+        };
+        within(SOON * 3, event, wait).await
+    }
+
+    /// Reads what comes for `time`; `false` if the connection has ended by then.
+    pub async fn listen(&mut self, time: Duration) -> bool {
+        let end = tokio::time::Instant::now() + time;
+        loop {
+            match tokio::time::timeout_at(end, self.packet()).await {
+                Ok(Some(packet)) => self.keep(&packet),
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
     /// Joins a room as a guest and answers the acknowledgement.
     pub async fn join(&mut self, code: &str, name: &str) -> Value {
         self.ask("room:join", json!({ "roomCode": code, "guestName": name })).await
@@ -105,6 +149,11 @@ impl Client {
     /// All events that have come and were not taken, in their order.
     pub fn drain(&mut self) -> Vec<(String, Value)> {
         self.inbox.drain(..).collect()
+    }
+
+    /// A copy of all events that have come and were not taken, in their order.
+    pub fn peek(&mut self) -> Vec<(String, Value)> {
+        self.inbox.iter().cloned().collect()
     }
 
     /// Waits for the end of the connection.

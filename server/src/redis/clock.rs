@@ -16,10 +16,14 @@ impl Redis {
     /// Where Redis does not say the time now.
     pub async fn clock(&self) -> Result<Clock, Unavailable> {
         let origin = Instant::now();
-        let (clock, followed) = Clock::following(origin, self.look_at_clock(origin).await?);
+        let mut best = self.look_at_clock(origin).await?;
         for _ in 1..FIRST_LOOKS {
-            followed.learn(self.look_at_clock(origin).await?);
+            let sample = self.look_at_clock(origin).await?;
+            if sample.round_trip_us() < best.round_trip_us() {
+                best = sample;
+            }
         }
+        let (clock, followed) = Clock::following(origin, best);
         tokio::spawn(follow(self.clone(), origin, followed));
         Ok(clock)
     }
@@ -50,7 +54,7 @@ async fn follow(redis: Redis, origin: Instant, followed: Followed) {
     }
 }
 
-/// How often the clock is looked at before it is used.
+/// How often the clock is looked at before it is used; the first look may have to wait for a connection.
 const FIRST_LOOKS: usize = 5;
 
 /// How often it is looked at from then on.

@@ -29,7 +29,8 @@ pub struct Course {
 }
 
 impl Sample {
-    fn round_trip_us(&self) -> i64 {
+    /// How long the other took to answer, both ways included.
+    pub fn round_trip_us(&self) -> i64 {
         self.received_us.saturating_sub(self.sent_us)
     }
 

@@ -3,6 +3,8 @@
 //! Every call answers within [`DEADLINE`], and at once where Redis is known to be down. Connections that are lost are made
 //! again by themselves, and what was listened to is listened to again. Nothing here blocks, and what waits for a slow
 //! Redis is bounded.
+//!
+//! Redis 6 is needed, on a cluster Redis 7, for channels that belong to a slot.
 
 mod clock;
 mod link;

@@ -154,6 +154,7 @@ impl<P: Purpose> Keeper<P> {
                     }
                     match loss {
                         Loss::Closed => self.settle(State::Connecting),
+                        Loss::Renewed => drop(self.state.send_replace(State::Connecting)),
                         Loss::Hung(cause) => self.settle(State::Down(cause)),
                     }
                 }
@@ -197,7 +198,7 @@ impl<P: Purpose> Keeper<P> {
         loop {
             tokio::select! {
                 () = ended.notified() => return Loss::Closed,
-                () = self.renewal.0.notified() => return Loss::Closed,
+                () = self.renewal.0.notified() => return Loss::Renewed,
                 () = time::sleep(PING_EVERY) => {}
             }
             match time::timeout(PING_WITHIN, connection.send_packed_command(&cmd("PING"))).await {
@@ -231,6 +232,8 @@ impl<P: Purpose> Keeper<P> {
 enum Loss {
     /// It is closed: the next one may be made at once.
     Closed,
+    /// It is given up for another one, which we asked for: nothing to log.
+    Renewed,
     /// The server does not answer.
     Hung(Unavailable),
 }

@@ -321,6 +321,27 @@ async fn a_node_of_a_cluster_that_hangs_or_is_killed_takes_its_own_keys_along_on
 }
 
 #[tokio::test]
+async fn a_replica_that_takes_over_gets_the_keys_and_channels_of_its_master() {
+    let mut cluster = RedisCluster::start().unwrap();
+    let (key, channel) = ("key:{a}", "channel:{a}");
+    let master = cluster.node_of(key).unwrap();
+    cluster.add_replica(master).unwrap();
+    // Through the others: that the master is named makes no difference to whether it is missed.
+    let others: Vec<_> = (0..3).filter(|node| *node != master).map(|node| cluster.node(node).port()).collect();
+    let (redis, mut notices) = connect(&settings(&others));
+    redis.subscribe(channel).await.unwrap();
+    set(&redis, key, "before").await.unwrap();
+    cluster.kill(master).unwrap();
+    until(|| set(&redis, key, "after"), Result::is_ok).await.unwrap();
+    assert_eq!(next(&mut notices).await, missed(&[channel]));
+    publish(&redis, channel, "there").await.unwrap();
+    while next(&mut notices).await != message(channel, "there") {
+        publish(&redis, channel, "there").await.unwrap();
+    }
+    redis.ping().await.unwrap();
+}
+
+#[tokio::test]
 async fn slots_that_move_to_another_node_take_keys_and_channels_along() {
     let cluster = RedisCluster::start().unwrap();
     let (redis, mut notices) = to_cluster(&cluster);

@@ -214,7 +214,7 @@ impl Drop for Redis {
     }
 }
 
-/// A Redis Cluster of three masters, each with a third of the slots and no replica.
+/// A Redis Cluster of three masters, each with a third of the slots, and no replica unless one is added.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
@@ -254,7 +254,26 @@ impl RedisCluster {
         self.nodes.iter().map(Redis::url).collect()
     }
 
-    /// One of its nodes, of 0 to 2.
+    /// Adds a replica of one of its masters, which takes over once that is lost. Blocks until it has what the master has;
+    /// answers its number among the nodes.
+    ///
+    /// # Errors
+    /// Where it does not start or does not become one.
+    pub fn add_replica(&mut self, of: usize) -> io::Result<usize> {
+        let (replica, master) = (start_node(&[])?, &self.nodes[of]);
+        let id = master.redis_cluster(&["MYID"])?;
+        master.redis_cluster(&["MEET", "127.0.0.1", &replica.port.to_string(), replica.bus_port()])?;
+        // Refused until it has heard of the master.
+        await_that("the replica does not find its master", || Ok(replica.redis_cluster(&["REPLICATE", &id]).is_ok()))?;
+        await_that("the replica does not get what its master has", || {
+            Ok(replica.cli(&["INFO", "replication"])?.contains("master_link_status:up"))
+        })?;
+        self.nodes.push(replica);
+        self.wait_until_complete()?;
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// One of its nodes: the masters are 0 to 2.
     ///
     /// # Panics
     /// Where there is no such node.
@@ -277,19 +296,12 @@ impl RedisCluster {
     /// # Errors
     /// Where that takes too long.
     pub fn wait_until_complete(&self) -> io::Result<()> {
-        let began = Instant::now();
-        let complete = |node: &Redis| {
-            let info = node.redis_cluster(&["INFO"])?;
-            let known = format!("cluster_known_nodes:{}", SLOTS.len());
-            Ok::<_, io::Error>(info.contains("cluster_state:ok") && info.contains(&known))
-        };
+        let known = format!("cluster_known_nodes:{}", self.nodes.len());
         for node in &self.nodes {
-            while !complete(node)? {
-                if began.elapsed() > START_WITHIN {
-                    return Err(io::Error::other("the cluster does not become complete"));
-                }
-                thread::sleep(A_MOMENT);
-            }
+            await_that("the cluster does not become complete", || {
+                let info = node.redis_cluster(&["INFO"])?;
+                Ok(info.contains("cluster_state:ok") && info.contains(&known))
+            })?;
         }
         Ok(())
     }
@@ -341,6 +353,18 @@ impl Redis {
             .and_then(|_| arguments.next())
             .map_or("", String::as_str)
     }
+}
+
+/// Waits until something is so.
+fn await_that(else_message: &str, is_so: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    let began = Instant::now();
+    while !is_so()? {
+        if began.elapsed() > START_WITHIN {
+            return Err(io::Error::other(else_message));
+        }
+        thread::sleep(A_MOMENT);
+    }
+    Ok(())
 }
 
 /// A node that knows no other.

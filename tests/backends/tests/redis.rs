@@ -81,3 +81,18 @@ fn a_cluster_serves_all_slots_and_survives_a_node_that_comes_back() {
     cluster.resume(1).unwrap();
     cluster.wait_until_complete().unwrap();
 }
+
+#[test]
+fn a_replica_takes_over_from_a_master_that_is_lost() {
+    let mut cluster = RedisCluster::start().unwrap();
+    let master = cluster.node_of("a").unwrap();
+    cluster.node(master).cli(&["SET", "a", "value"]).unwrap();
+    let replica = cluster.add_replica(master).unwrap();
+    assert_eq!(replica, 3);
+    cluster.kill(master).unwrap();
+    while cluster.node(replica).cli(&["SET", "a", "other"]).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    cluster.restart(master).unwrap();
+    cluster.wait_until_complete().unwrap();
+}

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::error::{DataError, DecodeError};
+use crate::arguments::{ArgumentWriter, Arguments};
+use crate::error::{DataError, DecodeError, UsageError};
 use crate::json::{self, Name};
 use crate::{is_reserved, placeholder};
 
@@ -34,6 +35,15 @@ impl Data {
         json::check_depth(&message)?;
         let arguments_at = json::array_head(&message, 0)?;
         Ok(Self { message, start: 0, arguments_at, attachments })
+    }
+
+    /// Encodes arguments, for a transport that is none of this crate's.
+    ///
+    /// # Errors
+    /// What an argument's `Serialize` reports; [`UsageError::MalformedData`] if they are nested too deep.
+    pub fn encode(arguments: impl Arguments) -> Result<Self, UsageError> {
+        let (json, attachments) = encode(None, &arguments)?;
+        Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)
     }
 
     pub(crate) const fn new(message: ByteString, start: usize, arguments_at: usize, attachments: Vec<Bytes>) -> Self {
@@ -132,6 +142,18 @@ impl Event {
         Ok(Self { name, data: Data { message, start: 0, arguments_at, attachments } })
     }
 
+    /// Encodes an event, for a transport that is none of this crate's.
+    ///
+    /// # Errors
+    /// [`UsageError::ReservedEvent`], or those of [`Data::encode`].
+    pub fn encode(name: &str, arguments: impl Arguments) -> Result<Self, UsageError> {
+        let (json, attachments) = encode(Some(name), &arguments)?;
+        if is_reserved(name) {
+            return Err(UsageError::ReservedEvent);
+        }
+        Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)
+    }
+
     pub(crate) const fn new(name: Name, data: Data) -> Self {
         Self { name, data }
     }
@@ -165,6 +187,13 @@ impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("name", &self.name()).field("data", &self.data).finish()
     }
+}
+
+fn encode(name: Option<&str>, arguments: &impl Arguments) -> Result<(ByteString, Vec<Bytes>), UsageError> {
+    let mut json = Vec::new();
+    let attachments = ArgumentWriter::array(&mut json, name, arguments)?;
+    let json = ByteString::try_from(json).map_err(|_| UsageError::MalformedData)?;
+    Ok((json, attachments))
 }
 
 /// Several arguments as a tuple, where a bare type stands for the first argument alone.

@@ -89,8 +89,7 @@
 //! # What is left out
 //!
 //! The packets of protocol 4 and earlier, and the other parsers of the reference (msgpack, custom ones). Of the server:
-//! serving the client bundle, Engine.IO 3, JSONP, and for the time being connection state recovery, dynamic namespaces
-//! and adapters that span several instances.
+//! serving the client bundle, Engine.IO 3, JSONP, and for the time being connection state recovery and dynamic namespaces.
 
 mod ack;
 mod arguments;
@@ -118,6 +117,8 @@ pub use error::{CloseReason, DataError, DecodeError, NamespaceState, UsageError,
 pub use json::MAX_DEPTH;
 pub use packet::{Content, Packet, PacketKind, is_reserved};
 pub use placeholder::Binary;
+#[cfg(feature = "server")]
+pub use server::adapter;
 #[cfg(feature = "server")]
 pub use server::{Ack, Io, Namespace, Socket};
 

@@ -8,9 +8,10 @@
 //! A client that goes away does not cut a handler short: events that have arrived are handled, then the disconnect
 //! handler runs, then the socket is gone.
 
-mod adapter;
+pub mod adapter;
 mod broadcast;
 mod client;
+mod cluster;
 mod namespace;
 mod outgoing;
 mod socket;
@@ -29,12 +30,15 @@ use http::{HeaderName, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 
 pub use self::broadcast::Broadcast;
-pub use self::namespace::{Namespace, NamespaceBuilder};
+pub use self::cluster::{Acks, RemoteSocket};
+pub use self::namespace::{Namespace, NamespaceBuilder, ServerAck, ServerSideError};
 pub use self::socket::{
     Ack, AckError, Closed, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId,
 };
 
+use self::adapter::{Adapter, Local};
 use self::client::{Client, Mail};
+use self::namespace::MakeAdapter;
 use crate::ConnectionConfig;
 
 /// Settings of a Socket.IO server.
@@ -97,10 +101,20 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 /// Collects namespaces and settings for an [`Io`]: see [`Io::builder`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct IoBuilder {
     config: Config,
     namespaces: Vec<(String, NamespaceBuilder)>,
+    adapter: Option<MakeAdapter>,
+}
+
+impl fmt::Debug for IoBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoBuilder")
+            .field("config", &self.config)
+            .field("namespaces", &self.namespaces)
+            .finish_non_exhaustive()
+    }
 }
 
 impl IoBuilder {
@@ -121,6 +135,14 @@ impl IoBuilder {
         self
     }
 
+    /// Connects each namespace with its like in other instances, by the [`Adapter`] that `make` makes for it. Without
+    /// this the server is alone.
+    #[must_use]
+    pub fn adapter<A: Adapter>(mut self, make: impl Fn(Local) -> A + Send + Sync + 'static) -> Self {
+        self.adapter = Some(Box::new(move |local| Arc::new(make(local))));
+        self
+    }
+
     /// Makes the server.
     ///
     /// # Errors
@@ -134,7 +156,7 @@ impl IoBuilder {
             if !name.starts_with('/') || name.contains(',') {
                 return Err(BuildError::NamespaceName(name));
             }
-            let namespace = Namespace::new(name.as_str().into(), builder)?;
+            let namespace = Namespace::new(name.as_str().into(), builder, self.adapter.as_ref())?;
             if namespaces.insert(name.clone().into_boxed_str(), namespace).is_some() {
                 return Err(BuildError::Twice(name));
             }
@@ -244,6 +266,9 @@ impl Io {
             }
         }
         self.engine.close().await;
+        for adapter in self.hub.namespaces.values().filter_map(|namespace| namespace.shared().adapter()) {
+            adapter.close().await;
+        }
     }
 
     /// Returns counts of the Engine.IO layer: sessions by transport, waiting bytes, refusals.

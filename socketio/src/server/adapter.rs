@@ -1,60 +1,370 @@
-//! Who is in which room, and how a broadcast reaches them: the contract.
+//! Several instances of a server as one: the contract of what connects them.
+//!
+//! Each namespace keeps its own sockets and rooms in memory, and delivers to them without an adapter. An [`Adapter`]
+//! stands beside that: it is given every broadcast, hands it to the sockets of this instance through [`Local`], and
+//! carries it to the other instances; it learns which rooms have members here, so that it need not listen for others;
+//! and it carries what one instance asks of the rest. [`IoBuilder::adapter`](super::IoBuilder::adapter) sets it.
+//!
+//! No method of an adapter waits: it queues what it has to send, within a limit. What is lost on the way to other
+//! instances is the adapter's to count and to log; only a [`Command`] and a [`Request`] have somebody to tell. Delivery
+//! within this instance never depends on the others.
 
 mod memory;
 
-use std::sync::Arc;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Weak;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
 
 pub(super) use self::memory::Memory;
+pub use super::outgoing::Outgoing;
 
-use super::outgoing::Outgoing;
+use super::namespace::{Namespace, ServerAck, Shared};
 use super::socket::{Room, Socket, SocketId};
+use crate::{Data, Event};
 
 /// Whom a broadcast is for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Target {
+#[non_exhaustive]
+pub struct Target {
     /// Sockets in any of these rooms, each once; everyone if empty. Each socket is also in a room named by its id.
-    pub(super) rooms: Vec<Room>,
+    pub rooms: Vec<Room>,
     /// Sockets in any of these rooms are left out.
-    pub(super) except_rooms: Vec<Room>,
-    /// These sockets are left out.
-    pub(super) except: Vec<SocketId>,
+    pub except_rooms: Vec<Room>,
+    /// These sockets are left out, as if [`except_rooms`](Self::except_rooms) named them.
+    pub except: Vec<SocketId>,
     /// Only sockets of this instance.
-    pub(super) local: bool,
+    pub local: bool,
+    /// Sockets whose client is not ready at once are passed over.
+    pub volatile: bool,
 }
 
-/// The rooms of one namespace.
+impl Target {
+    /// Returns everything that is left out by name, rooms and sockets.
+    pub fn excluded(&self) -> impl Iterator<Item = &str> {
+        self.except_rooms.iter().map(|room| &**room).chain(self.except.iter().map(SocketId::as_str))
+    }
+}
+
+/// What connects one namespace with its like in other instances.
 ///
-/// Rooms come into being with their first member and go with their last. No method waits; an adapter that spans
-/// instances queues what it has to send.
-pub(super) trait Adapter: Send + Sync + std::fmt::Debug + 'static {
-    /// Adds a socket that has just connected.
-    fn add(&self, socket: &Socket);
+/// The methods that tell of rooms and sockets are called in the order in which things happen, under a lock of the room
+/// or the socket: they must not call back into [`Local`] or the socket.
+pub trait Adapter: fmt::Debug + Send + Sync + 'static {
+    /// Sends a packet to all sockets of a target, in order with other broadcasts from the same task: to those of this
+    /// instance with [`Local::broadcast`], at once or when its place among the broadcasts of all instances is known, and
+    /// to others unless the target is [`local`](Target::local).
+    fn broadcast(&self, packet: &Outgoing, target: &Target);
 
-    /// Removes a socket from all its `rooms` and from the namespace.
-    fn remove(&self, socket: &Socket, rooms: &[Room]);
-
-    /// Puts a socket into a room, where it may be already.
-    fn join(&self, socket: &Socket, room: Room);
-
-    /// Takes a socket out of a room, where it need not be.
-    fn leave(&self, socket: &Socket, room: &str);
-
-    /// Sends a packet to all sockets of a target, in order with other broadcasts from the same task.
+    /// Has the other instances do what this one has done already.
     ///
-    /// Recipients that are too far behind are disconnected; those that are not ready are passed over if `volatile`.
-    fn broadcast(&self, packet: &Outgoing, target: &Target, volatile: bool);
+    /// # Errors
+    /// [`ClusterError`] where it is known already that they will not learn of it.
+    fn command(&self, command: Command<'_>) -> Result<(), ClusterError>;
 
-    /// Returns this instance's sockets of a target.
-    fn sockets(&self, target: &Target) -> Vec<Socket>;
+    /// Asks the other instances. What they say goes to `replies`, for as long as `timeout`; dropping it says that nothing
+    /// more will come.
+    fn request(&self, request: Request<'_>, timeout: Duration, replies: Replies);
 
-    /// Returns how many sockets of this instance are in the namespace.
-    fn len(&self) -> usize;
+    /// Returns how long to wait for what other instances know by themselves. Default: 5 s, as in the reference.
+    fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5)
+    }
 
-    /// Returns how many rooms have members in this instance.
-    fn rooms(&self) -> usize;
+    /// A room has its first member in this instance.
+    fn room_created(&self, _room: &Room) {}
+
+    /// A room has lost its last member in this instance.
+    fn room_deleted(&self, _room: &str) {}
+
+    /// A socket is connected; its id names a room from now on.
+    fn socket_added(&self, _socket: &Socket) {}
+
+    /// A socket is gone, after it has left its rooms.
+    fn socket_removed(&self, _socket: &Socket) {}
+
+    /// Leaves the other instances, when the server closes; what was queued still goes out.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
-/// Makes the adapter of each namespace.
-pub(super) fn memory() -> Arc<dyn Adapter> {
-    Arc::new(Memory::default())
+/// What all instances are to do.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Command<'a> {
+    /// The sockets of a target join rooms.
+    Join(&'a Target, &'a [Room]),
+    /// The sockets of a target leave rooms.
+    Leave(&'a Target, &'a [Room]),
+    /// The sockets of a target are disconnected.
+    Disconnect {
+        /// Which.
+        target: &'a Target,
+        /// With their whole clients.
+        close: bool,
+    },
+    /// The handler of an event that servers send each other runs.
+    ServerSideEmit(&'a Event),
+}
+
+/// What one instance asks of the others.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Request<'a> {
+    /// To send a packet and to return what clients answer: [`Replies::clients`] from each instance, [`Replies::answer`]
+    /// for each client.
+    Emit(&'a Outgoing, &'a Target),
+    /// To describe the sockets of a target: [`Replies::sockets`] from each instance.
+    FetchSockets(&'a Target),
+    /// To run the handler of an event, and to return what it answers: [`Replies::answer`] from each instance.
+    ServerSideEmit(&'a Event),
+}
+
+/// Where an [`Adapter`] puts what the other instances say.
+#[derive(Debug)]
+pub struct Replies(mpsc::UnboundedSender<Reply>);
+
+#[derive(Debug)]
+pub(super) enum Reply {
+    Instances(usize),
+    Clients(usize),
+    Answer(Data),
+    Sockets(Vec<SocketInfo>),
+    Failed(ClusterError),
+}
+
+impl Replies {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Reply>) {
+        let (replies, received) = mpsc::unbounded_channel();
+        (Self(replies), received)
+    }
+
+    fn send(&self, reply: Reply) {
+        // An error means that nobody waits any more.
+        let _late = self.0.send(reply);
+    }
+
+    /// So many other instances were asked. Answers may come before this.
+    pub fn instances(&self, count: usize) {
+        self.send(Reply::Instances(count));
+    }
+
+    /// One instance has passed the packet on to so many clients.
+    pub fn clients(&self, count: usize) {
+        self.send(Reply::Clients(count));
+    }
+
+    /// One client, or one instance, has answered: an array of arguments.
+    pub fn answer(&self, answer: Data) {
+        self.send(Reply::Answer(answer));
+    }
+
+    /// One instance has described its sockets.
+    pub fn sockets(&self, sockets: Vec<SocketInfo>) {
+        self.send(Reply::Sockets(sockets));
+    }
+
+    /// The instances cannot be asked.
+    pub fn failed(&self, error: ClusterError) {
+        self.send(Reply::Failed(error));
+    }
+
+    /// Tells whether nobody waits any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// A socket as instances describe it to each other, with the field names of socket.io.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SocketInfo {
+    /// The public id.
+    pub id: String,
+    /// The request that opened the session: `address`, `headers`, `issued` in milliseconds and so on. Instances of this
+    /// crate leave `auth` and `query` empty: credentials are nobody else's business.
+    #[serde(default)]
+    pub handshake: Value,
+    /// The rooms it has joined; instances of socket.io also list the one named by its id.
+    #[serde(default)]
+    pub rooms: Vec<String>,
+    /// What [`Socket::set_data`] has kept.
+    #[serde(default)]
+    pub data: Value,
+}
+
+impl SocketInfo {
+    /// Describes a socket of this instance.
+    #[must_use]
+    pub fn of(socket: &Socket) -> Self {
+        let own = std::iter::once(socket.id().to_string());
+        Self {
+            id: socket.id().to_string(),
+            handshake: socket.handshake().describe(),
+            rooms: own.chain(socket.rooms().iter().map(|room| room.to_string())).collect(),
+            data: socket.data().unwrap_or_else(|_| Value::Object(serde_json::Map::new())),
+        }
+    }
+}
+
+/// Why other instances were not reached, or did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// What connects the instances cannot be reached, or takes no more for now.
+    Unreachable,
+    /// Not every instance answered in time.
+    Timeout {
+        /// How many did.
+        answered: usize,
+        /// How many were asked, where that became known.
+        asked: Option<usize>,
+    },
+    /// The message is larger than the adapter passes on.
+    TooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The limit in force, in bytes.
+        limit: usize,
+    },
+    /// The server is closing.
+    Closed,
+}
+
+impl fmt::Display for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable => f.write_str("the other instances cannot be reached"),
+            Self::Timeout { answered, asked: Some(asked) } => {
+                write!(f, "{answered} of {asked} other instances answered in time")
+            }
+            Self::Timeout { answered, asked: None } => write!(f, "{answered} other instances answered in time"),
+            Self::TooLarge { bytes, limit } => write!(f, "a message of {bytes} bytes, more than {limit}"),
+            Self::Closed => f.write_str("the server is closing"),
+        }
+    }
+}
+
+impl std::error::Error for ClusterError {}
+
+/// The sockets of one namespace in this instance, as its adapter sees them. Once the server is gone it is empty.
+#[derive(Clone)]
+pub struct Local {
+    name: Box<str>,
+    namespace: Weak<Shared>,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Local").field(&self.name).finish()
+    }
+}
+
+impl Local {
+    pub(super) fn new(name: &str, namespace: Weak<Shared>) -> Self {
+        Self { name: name.into(), namespace }
+    }
+
+    /// Returns the name of the namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the namespace while its server lives. An adapter that keeps it keeps the server alive.
+    #[must_use]
+    pub fn namespace(&self) -> Option<Namespace> {
+        self.namespace.upgrade().map(Namespace::of)
+    }
+
+    /// Sends a packet to the sockets of a target in this instance.
+    pub fn broadcast(&self, packet: &Outgoing, target: &Target) {
+        if let Some(shared) = self.namespace.upgrade() {
+            shared.memory().broadcast(packet, target);
+        }
+    }
+
+    /// Sends an event to the sockets of a target in this instance, and asks each for an ack. An event that cannot be
+    /// encoded is sent to nobody.
+    #[must_use]
+    pub fn emit_with_ack(&self, event: Event, target: &Target, timeout: Duration) -> LocalAcks {
+        let Some(shared) = self.namespace.upgrade() else { return LocalAcks::default() };
+        let id = shared.next_ack();
+        Outgoing::forward(&self.name, Some(id), event)
+            .map(|packet| shared.ask(&packet, id, target, timeout))
+            .unwrap_or_default()
+    }
+
+    /// Returns the sockets of a target in this instance.
+    #[must_use]
+    pub fn sockets(&self, target: &Target) -> Vec<Socket> {
+        self.namespace.upgrade().map(|shared| shared.memory().sockets(target)).unwrap_or_default()
+    }
+
+    /// Tells whether a socket of this instance is in a room, or named like it.
+    #[must_use]
+    pub fn has_room(&self, room: &str) -> bool {
+        self.namespace.upgrade().is_some_and(|shared| shared.memory().has_room(room))
+    }
+
+    /// Puts the sockets of a target in this instance into rooms.
+    pub fn join(&self, target: &Target, rooms: &[Room]) {
+        for socket in self.sockets(target) {
+            rooms.iter().for_each(|room| socket.join(Room::clone(room)));
+        }
+    }
+
+    /// Takes the sockets of a target in this instance out of rooms.
+    pub fn leave(&self, target: &Target, rooms: &[Room]) {
+        for socket in self.sockets(target) {
+            rooms.iter().for_each(|room| socket.leave(room));
+        }
+    }
+
+    /// Disconnects the sockets of a target in this instance, with `close` their whole clients.
+    pub fn disconnect(&self, target: &Target, close: bool) {
+        for socket in self.sockets(target) {
+            socket.disconnect(close);
+        }
+    }
+
+    /// Runs the handler of an event that another instance has sent; without one it is dropped, and so is one whose
+    /// arguments do not fit.
+    pub fn server_side_emit(&self, event: &Event, ack: Option<ServerAck>) {
+        if let Some(namespace) = self.namespace() {
+            namespace.run_server_side(event, ack);
+        }
+    }
+}
+
+/// Acks that sockets of this instance owe.
+#[derive(Debug, Default)]
+pub struct LocalAcks {
+    /// Who was asked and has not answered yet.
+    pub(super) missing: Vec<SocketId>,
+    pub(super) answers: Option<mpsc::UnboundedReceiver<(SocketId, Data)>>,
+}
+
+impl LocalAcks {
+    /// Returns how many sockets were asked.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.missing.len()
+    }
+
+    /// Waits for the next answer; `None` when the rest will not answer: they have left, or their time is up.
+    pub async fn next(&mut self) -> Option<Data> {
+        let (socket, answer) = self.answers.as_mut()?.recv().await?;
+        if let Some(at) = self.missing.iter().position(|missing| *missing == socket) {
+            self.missing.swap_remove(at);
+        }
+        Some(answer)
+    }
 }

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use engineio::server::{Handler, Link};
 use engineio::{CloseReason as EngineReason, Frame, Message};
-use tokio::sync::oneshot;
 
 use super::Hub;
 use super::namespace::{BoxFuture, Mismatch};
 use super::outgoing::Outgoing;
-use super::socket::{Ack, Answer, Deadline, DisconnectReason, Handshake, Refusal, Socket, SocketId};
+use super::socket::{Ack, Answer, Asker, Deadline, DisconnectReason, Handshake, Refusal, Socket, SocketId};
 use crate::{Action, Connection, DataError, Event, Input, Slot};
 
 /// What sockets send to the task of their client.
@@ -31,7 +30,7 @@ pub(super) enum Mail {
         packet: Outgoing,
         id: u64,
         deadline: Deadline,
-        answer: oneshot::Sender<Answer>,
+        answer: Asker,
     },
     Disconnect {
         slot: Slot,
@@ -54,7 +53,7 @@ pub(super) struct Client {
     // A handful at most in practice: a scan beats a map.
     members: Vec<Member>,
     /// Acks that someone waits for, by slot and id.
-    asked: HashMap<(Slot, u64), oneshot::Sender<Answer>>,
+    asked: HashMap<(Slot, u64), Asker>,
     waiting_events: usize,
     /// The connection is being closed by us: what the client still says is not heard.
     closing: bool,
@@ -169,7 +168,7 @@ impl Client {
     /// Sends the answer to whoever waits for it, if that is still somebody.
     fn answer(&mut self, slot: Slot, id: u64, answer: Answer) {
         if let Some(asked) = self.asked.remove(&(slot, id)) {
-            let _nobody_waits = asked.send(answer);
+            asked.answer(answer);
         }
     }
 
@@ -404,7 +403,7 @@ fn internal_error() -> Refusal {
 }
 
 /// Runs code of the application. A panic there costs one client its connection, not the others theirs.
-fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     // The panic hook has logged the panic itself by now.
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| tracing::error!("a handler panicked")).ok()
 }

@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use tokio::sync::mpsc;
 
 use super::BuildError;
-use super::adapter::{self, Adapter, Target};
+use super::adapter::{Adapter, ClusterError, Command, Local, LocalAcks, Memory, Outgoing, Target};
 use super::broadcast::Broadcast;
+use super::client::guarded;
+use super::cluster::{self, Acks, RemoteSocket};
 use super::socket::{Ack, DisconnectReason, Refusal, Room, Socket};
 use crate::{Arguments, Data, DataError, Event, FromArguments, UsageError, is_reserved};
 
@@ -25,6 +28,8 @@ type OnDisconnecting = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
 type OnDisconnect = Box<dyn Fn(Socket, DisconnectReason) -> BoxFuture<()> + Send + Sync>;
 type Handler = Box<dyn Fn(Socket, &Data, Option<Ack>) -> Result<BoxFuture<()>, Mismatch> + Send + Sync>;
 type Urgent = Box<dyn Fn(&Socket, &Data, Option<Ack>) -> Result<(), Mismatch> + Send + Sync>;
+type ServerSide = Box<dyn Fn(&Namespace, &Data, Option<ServerAck>) -> Result<(), DataError> + Send + Sync>;
+pub(super) type MakeAdapter = Box<dyn Fn(Local) -> Arc<dyn Adapter> + Send + Sync>;
 type OnMismatch = Box<dyn Fn(Socket, String, DataError, Option<Ack>) -> BoxFuture<()> + Send + Sync>;
 type Fallback = Box<dyn Fn(Socket, Event, Option<Ack>) -> BoxFuture<()> + Send + Sync>;
 
@@ -52,6 +57,7 @@ pub(super) struct Handlers {
     // Names are registered by the application and only looked up by clients: nothing to defend against.
     pub(super) events: HashMap<Box<str>, Handler, FixedState>,
     pub(super) urgent: HashMap<Box<str>, Urgent, FixedState>,
+    server_side: HashMap<Box<str>, ServerSide, FixedState>,
     pub(super) mismatch: Option<OnMismatch>,
     pub(super) fallback: Option<Fallback>,
 }
@@ -193,6 +199,27 @@ impl NamespaceBuilder {
         self
     }
 
+    /// Sets the handler of an event that other instances send with [`Namespace::server_side_emit`]. It runs the moment
+    /// the event arrives, and events of one instance in their order, so it must not block; what takes long belongs into a
+    /// task, where the [`ServerAck`] can be sent too. Arguments that do not fit are dropped, with a line in the log at
+    /// level debug.
+    pub fn on_server_side<F, T>(&mut self, event: &str, handler: F) -> &mut Self
+    where
+        F: Fn(&Namespace, T, Option<ServerAck>) + Send + Sync + 'static,
+        T: FromArguments + 'static,
+    {
+        let server_side: ServerSide = Box::new(move |namespace: &Namespace, data: &Data, ack: Option<ServerAck>| {
+            handler(namespace, data.args()?, ack);
+            Ok(())
+        });
+        if is_reserved(event) {
+            self.wrong = self.wrong.take().or(Some(BuildError::Reserved(event.to_owned())));
+        } else if self.handlers.server_side.insert(event.into(), server_side).is_some() {
+            self.wrong = self.wrong.take().or(Some(BuildError::Twice(event.to_owned())));
+        }
+        self
+    }
+
     fn register(&mut self, event: &str, handler: Handler) -> &mut Self {
         self.claim(event);
         self.handlers.events.insert(event.into(), handler);
@@ -220,7 +247,9 @@ pub struct Namespace {
 pub(super) struct Shared {
     name: Box<str>,
     pub(super) handlers: Handlers,
-    adapter: Arc<dyn Adapter>,
+    memory: Memory,
+    /// What is beyond this instance, if anything.
+    adapter: Option<Arc<dyn Adapter>>,
     /// Ack ids are drawn from one sequence for all sockets, as in the reference, so that one packet fits all.
     next_ack: AtomicU64,
 }
@@ -232,8 +261,66 @@ impl fmt::Debug for Namespace {
 }
 
 impl Shared {
-    pub(super) fn adapter(&self) -> &dyn Adapter {
-        &*self.adapter
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn adapter(&self) -> Option<&Arc<dyn Adapter>> {
+        self.adapter.as_ref()
+    }
+
+    /// Takes in a socket that has just connected.
+    pub(super) fn add(&self, socket: &Socket) {
+        self.memory.add(socket);
+        if let Some(adapter) = &self.adapter {
+            adapter.socket_added(socket);
+        }
+    }
+
+    /// Removes a socket from all its `rooms` and from the namespace.
+    pub(super) fn remove(&self, socket: &Socket, rooms: &[Room]) {
+        for room in rooms {
+            self.leave(socket, room);
+        }
+        let known = self.memory.remove(socket);
+        if let Some(adapter) = self.adapter.as_ref().filter(|_| known) {
+            adapter.socket_removed(socket);
+        }
+    }
+
+    pub(super) fn join(&self, socket: &Socket, room: Room) {
+        self.memory.join(socket, room, |room| {
+            if let Some(adapter) = &self.adapter {
+                adapter.room_created(room);
+            }
+        });
+    }
+
+    pub(super) fn leave(&self, socket: &Socket, room: &str) {
+        self.memory.leave(socket, room, || {
+            if let Some(adapter) = &self.adapter {
+                adapter.room_deleted(room);
+            }
+        });
+    }
+
+    pub(super) fn broadcast(&self, packet: &Outgoing, target: &Target) {
+        match &self.adapter {
+            None => self.memory.broadcast(packet, target),
+            Some(adapter) => adapter.broadcast(packet, target),
+        }
+    }
+
+    /// Sends a packet that carries an ack id to the sockets of a target in this instance.
+    pub(super) fn ask(&self, packet: &Outgoing, id: u64, target: &Target, timeout: Duration) -> LocalAcks {
+        let deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
+        let (answer, answers) = mpsc::unbounded_channel();
+        let mut missing = Vec::new();
+        for socket in self.memory.sockets(target) {
+            socket.ask(packet.clone(), id, deadline, &answer);
+            missing.push(socket.id().clone());
+        }
+        LocalAcks { missing, answers: Some(answers) }
     }
 
     pub(super) fn next_ack(&self) -> u64 {
@@ -242,13 +329,33 @@ impl Shared {
 }
 
 impl Namespace {
-    pub(super) fn new(name: Box<str>, builder: NamespaceBuilder) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        name: Box<str>,
+        builder: NamespaceBuilder,
+        adapter: Option<&MakeAdapter>,
+    ) -> Result<Self, BuildError> {
         if let Some(wrong) = builder.wrong {
             return Err(wrong);
         }
-        let shared =
-            Shared { name, handlers: builder.handlers, adapter: adapter::memory(), next_ack: AtomicU64::new(0) };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Arc::new_cyclic(|shared| Shared {
+            adapter: adapter.map(|make| make(Local::new(&name, Weak::clone(shared)))),
+            name,
+            handlers: builder.handlers,
+            memory: Memory::default(),
+            next_ack: AtomicU64::new(0),
+        });
+        Ok(Self { shared })
+    }
+
+    pub(super) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(super) fn run_server_side(&self, event: &Event, ack: Option<ServerAck>) {
+        let Some(handler) = self.shared.handlers.server_side.get(event.name()) else { return };
+        if let Some(Err(error)) = guarded(|| handler(self, event.data(), ack)) {
+            tracing::debug!(%error, "an event of another instance was dropped: its arguments do not fit its handler");
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -279,10 +386,85 @@ impl Namespace {
         self.broadcast().emit(name, arguments)
     }
 
+    /// Sends an event to the handlers that the other instances have set with
+    /// [`on_server_side`](NamespaceBuilder::on_server_side); not to that of this instance.
+    ///
+    /// # Errors
+    /// [`ServerSideError`].
+    pub fn server_side_emit(&self, name: &str, arguments: impl Arguments) -> Result<(), ServerSideError> {
+        let event = Event::encode(name, arguments).map_err(ServerSideError::Usage)?;
+        match self.shared.adapter() {
+            Some(adapter) => adapter.command(Command::ServerSideEmit(&event)).map_err(ServerSideError::Cluster),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends an event as [`server_side_emit`](Self::server_side_emit) does, and waits for the answer of each instance.
+    ///
+    /// # Errors
+    /// [`UsageError`]. That some did not answer is no error: [`Acks`] says so.
+    pub async fn server_side_emit_with_ack<T: FromArguments>(
+        &self,
+        name: &str,
+        arguments: impl Arguments,
+    ) -> Result<Acks<T>, UsageError> {
+        cluster::server_side_emit_with_ack(self, name, arguments).await
+    }
+
+    /// Describes the sockets of all instances.
+    ///
+    /// # Errors
+    /// Those of [`Broadcast::fetch_sockets`].
+    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, ClusterError> {
+        self.broadcast().fetch_sockets().await
+    }
+
+    /// Puts every socket into a room.
+    ///
+    /// # Errors
+    /// Those of [`Broadcast::sockets_join`].
+    pub fn sockets_join(&self, room: impl Into<Room>) -> Result<(), ClusterError> {
+        self.broadcast().sockets_join(room)
+    }
+
+    /// Takes every socket out of a room.
+    ///
+    /// # Errors
+    /// Those of [`Broadcast::sockets_leave`].
+    pub fn sockets_leave(&self, room: impl Into<Room>) -> Result<(), ClusterError> {
+        self.broadcast().sockets_leave(room)
+    }
+
+    /// Disconnects every socket from the namespace, or with `close` from the server.
+    ///
+    /// # Errors
+    /// Those of [`Broadcast::disconnect_sockets`].
+    pub fn disconnect_sockets(&self, close: bool) -> Result<(), ClusterError> {
+        self.broadcast().disconnect_sockets(close)
+    }
+
+    /// Sends an event to every socket and waits for their acks, for as long as `timeout`.
+    ///
+    /// # Errors
+    /// Those of [`Broadcast::emit_with_ack`].
+    pub async fn emit_with_ack<T: FromArguments>(
+        &self,
+        name: &str,
+        arguments: impl Arguments,
+        timeout: Duration,
+    ) -> Result<Acks<T>, UsageError> {
+        self.broadcast().emit_with_ack(name, arguments, timeout).await
+    }
+
+    /// Chooses the sockets of this instance, to be narrowed.
+    pub fn local(&self) -> Broadcast {
+        self.broadcast().local()
+    }
+
     /// Returns how many sockets of this instance are connected.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shared.adapter().len()
+        self.shared.memory.len()
     }
 
     /// Tells whether no socket of this instance is connected.
@@ -294,6 +476,53 @@ impl Namespace {
     /// Returns how many rooms have members in this instance.
     #[must_use]
     pub fn rooms(&self) -> usize {
-        self.shared.adapter().rooms()
+        self.shared.memory.rooms()
+    }
+}
+
+/// Why an event was not sent to other instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerSideError {
+    /// The event's name is reserved, or its arguments cannot be serialised.
+    Usage(UsageError),
+    /// The other instances will not learn of it.
+    Cluster(ClusterError),
+}
+
+impl fmt::Display for ServerSideError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) => error.fmt(f),
+            Self::Cluster(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServerSideError {}
+
+/// The answer to an event of another instance, given at most once. Dropping it leaves that instance without one.
+#[must_use = "the other instance waits for it"]
+pub struct ServerAck(Box<dyn FnOnce(Data) + Send>);
+
+impl fmt::Debug for ServerAck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerAck").finish_non_exhaustive()
+    }
+}
+
+impl ServerAck {
+    /// Makes an ack whose answer `deliver` takes to the instance that waits for it.
+    pub fn new(deliver: impl FnOnce(Data) + Send + 'static) -> Self {
+        Self(Box::new(deliver))
+    }
+
+    /// Sends the answer. Instances of socket.io see its first argument.
+    ///
+    /// # Errors
+    /// [`UsageError`] for arguments that cannot be serialised.
+    pub fn send(self, arguments: impl Arguments) -> Result<(), UsageError> {
+        (self.0)(Data::encode(arguments)?);
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::adapter::Target;
 use super::broadcast::Broadcast;
@@ -91,6 +91,21 @@ impl Handshake {
             }
         }
         Self { address: handshake.peer, issued: SystemTime::now(), headers }
+    }
+
+    /// Describes it in the words of socket.io, for other instances. Credentials stay here.
+    pub(super) fn describe(&self) -> serde_json::Value {
+        let of = |name| self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
+        let headers = self.headers.keys().map(|name| (name.to_string(), of(name).join(", ").into()));
+        let headers: serde_json::Map<_, _> = headers.collect();
+        let issued = self.issued.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        serde_json::json!({
+            "headers": headers,
+            "address": self.address.ip().to_string(),
+            "issued": issued.as_millis() as u64,
+            "auth": {},
+            "query": {},
+        })
     }
 }
 
@@ -265,6 +280,24 @@ impl fmt::Display for AckError {
 
 impl std::error::Error for AckError {}
 
+/// Who waits for an ack.
+pub(super) enum Asker {
+    One(oneshot::Sender<Answer>),
+    /// One of many sockets that were asked the same; those that leave it unanswered drop it.
+    Many(SocketId, mpsc::UnboundedSender<(SocketId, Data)>),
+}
+
+impl Asker {
+    /// Passes the answer on, if anybody still waits.
+    pub(super) fn answer(self, answer: Answer) {
+        match (self, answer) {
+            (Self::One(asked), answer) => drop(asked.send(answer)),
+            (Self::Many(socket, asked), Answer::Data(data)) => drop(asked.send((socket, data))),
+            (Self::Many(..), Answer::Expired) => {}
+        }
+    }
+}
+
 /// What becomes of an ack that is waited for.
 pub(super) enum Answer {
     Data(Data),
@@ -294,6 +327,7 @@ struct State {
     rooms: Vec<Room>,
     /// Set for good when the socket has left its rooms: a late join must not bring it back.
     gone: bool,
+    data: Option<Box<RawValue>>,
     extensions: http::Extensions,
 }
 
@@ -384,6 +418,26 @@ impl Socket {
         self.state().extensions.get::<T>().cloned()
     }
 
+    /// Keeps data with the socket that other instances may see too, see
+    /// [`Broadcast::fetch_sockets`].
+    ///
+    /// # Errors
+    /// Where it cannot be serialised.
+    pub fn set_data(&self, data: &impl Serialize) -> Result<(), serde_json::Error> {
+        let data = serde_json::value::to_raw_value(data)?;
+        self.state().data = Some(data);
+        Ok(())
+    }
+
+    /// Parses what [`set_data`](Self::set_data) has kept last, `{}` where that is nothing.
+    ///
+    /// # Errors
+    /// Where it does not fit the type.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        let state = self.state();
+        serde_json::from_str(state.data.as_deref().map_or("{}", RawValue::get))
+    }
+
     /// Sends an event.
     ///
     /// # Errors
@@ -417,7 +471,7 @@ impl Socket {
         let (answer, answered) = oneshot::channel();
         let deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
         let bytes = packet.bytes();
-        let mail = Mail::Ask { slot: self.shared.slot, packet, id, deadline, answer };
+        let mail = Mail::Ask { slot: self.shared.slot, packet, id, deadline, answer: Asker::One(answer) };
         self.mail(mail, bytes).map_err(|closed| AckError::Emit(closed.into()))?;
         match answered.await {
             Ok(Answer::Data(data)) => data.args().map_err(AckError::Mismatch),
@@ -446,7 +500,7 @@ impl Socket {
         if !state.gone && !state.rooms.contains(&room) {
             state.rooms.push(Room::clone(&room));
             // Under the socket's own lock, so that it cannot be leaving at the same time.
-            self.shared.namespace.shared().adapter().join(self, room);
+            self.shared.namespace.shared().join(self, room);
         }
     }
 
@@ -455,7 +509,7 @@ impl Socket {
         let mut state = self.state();
         if let Some(at) = state.rooms.iter().position(|joined| &**joined == room) {
             state.rooms.swap_remove(at);
-            self.shared.namespace.shared().adapter().leave(self, room);
+            self.shared.namespace.shared().leave(self, room);
         }
     }
 
@@ -476,6 +530,19 @@ impl Socket {
     /// come back from that by themselves. The reason is [`DisconnectReason::ServerShuttingDown`].
     pub fn close_connection(&self) {
         self.shut_down();
+    }
+
+    /// Sends a packet that asks for an ack; where the socket is gone its asker is dropped.
+    pub(super) fn ask(
+        &self,
+        packet: Outgoing,
+        id: u64,
+        deadline: Deadline,
+        answers: &mpsc::UnboundedSender<(SocketId, Data)>,
+    ) {
+        let bytes = packet.bytes();
+        let answer = Asker::Many(self.shared.id.clone(), answers.clone());
+        let _gone = self.mail(Mail::Ask { slot: self.shared.slot, packet, id, deadline, answer }, bytes);
     }
 
     /// Lets the client's sockets leave, since the server is closing.
@@ -519,7 +586,7 @@ impl Socket {
     pub(super) fn enter(&self) {
         // Whoever finds it among the namespace's sockets must be able to send to it.
         self.shared.connected.store(true, Release);
-        self.shared.namespace.shared().adapter().add(self);
+        self.shared.namespace.shared().add(self);
     }
 
     /// Notes that the client is gone, ahead of what is still to be handled for it.
@@ -538,7 +605,7 @@ impl Socket {
             std::mem::take(&mut state.rooms)
         };
         // Where it never was connected, only middleware can have put it anywhere.
-        self.shared.namespace.shared().adapter().remove(self, &rooms);
+        self.shared.namespace.shared().remove(self, &rooms);
     }
 }
 

@@ -130,7 +130,7 @@ async fn the_server_disconnects_a_client_from_everything() {
     let server = Server::with(builder.namespace("/chat", |chat| log_reasons(chat, &log))).await;
     let mut client = Client::joined(&server).await;
     client.join("/chat").await;
-    server.root().broadcast().disconnect(true);
+    server.root().disconnect_sockets(true).unwrap();
     client.expect(["41", "41/chat,"]).await;
     client.expect_end().await;
     lines.expect(["server namespace disconnect", "server namespace disconnect"]).await;

@@ -115,13 +115,13 @@ async fn everyone_chosen_can_be_moved_and_sent_away() {
     let (mut a, _) = member(&server, &["a"]).await;
     let (mut b, _) = member(&server, &["b"]).await;
     let root = server.root();
-    root.to("a").join("c");
-    root.broadcast().join("d");
-    root.to("d").leave("b");
+    root.to("a").sockets_join("c").unwrap();
+    root.sockets_join("d").unwrap();
+    root.to("d").sockets_leave("b").unwrap();
     assert_eq!(root.rooms(), 3);
     root.to("c").emit("c", ()).unwrap();
     root.to("b").emit("b", ()).unwrap();
-    root.to("d").except("c").disconnect(false);
+    root.to("d").except("c").disconnect_sockets(false).unwrap();
     got(&mut a, &["c"]).await;
     b.expect(["41"]).await;
     server.sockets(1).await;

@@ -1,20 +1,21 @@
 //! Rooms within one process.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::{FixedState, RandomState};
 
-use super::{Adapter, Target};
+use super::Target;
 use crate::server::outgoing::{Flushes, Outgoing};
 use crate::server::socket::{Room, Socket};
 
-/// The default adapter.
+/// The sockets and rooms of one namespace in this instance.
 ///
-/// Maps are sharded by room. A broadcast takes a snapshot of the room's members, which is kept until the room changes,
+/// Rooms come into being with their first member and go with their last. No method waits. Maps are sharded by room. A broadcast takes a snapshot of the room's members, which is kept until the room changes,
 /// so no lock is held while it fans out.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(in crate::server) struct Memory {
     everyone: Mutex<Members>,
     by_id: Sharded<Socket>,
     rooms: Sharded<Members>,
@@ -126,53 +127,72 @@ impl Memory {
             }
         }
     }
-}
 
-impl Adapter for Memory {
-    fn add(&self, socket: &Socket) {
+    /// Adds a socket that has just connected.
+    pub(in crate::server) fn add(&self, socket: &Socket) {
         self.by_id.shard(socket.id()).insert(socket.id().as_str().into(), socket.clone());
         lock(&self.everyone).insert(socket);
     }
 
-    fn remove(&self, socket: &Socket, rooms: &[Room]) {
-        for room in rooms {
-            self.leave(socket, room);
-        }
+    /// Removes a socket from the namespace; false where it was not in it.
+    pub(in crate::server) fn remove(&self, socket: &Socket) -> bool {
         lock(&self.everyone).remove(socket);
-        self.by_id.shard(socket.id()).remove(socket.id().as_str());
+        self.by_id.shard(socket.id()).remove(socket.id().as_str()).is_some()
     }
 
-    fn join(&self, socket: &Socket, room: Room) {
-        self.rooms.shard(&room).entry(room).or_default().insert(socket);
+    /// Puts a socket into a room, where it may be already. Calls `created` for a room that had nobody, while no other
+    /// socket can join or leave it.
+    pub(in crate::server) fn join(&self, socket: &Socket, room: Room, created: impl FnOnce(&Room)) {
+        match self.rooms.shard(&room).entry(room) {
+            Entry::Occupied(mut members) => members.get_mut().insert(socket),
+            Entry::Vacant(vacant) => {
+                created(vacant.key());
+                vacant.insert(Members::default()).insert(socket);
+            }
+        }
     }
 
-    fn leave(&self, socket: &Socket, room: &str) {
+    /// Takes a socket out of a room, where it need not be. Calls `deleted` for a room that has nobody left, while no
+    /// other socket can join or leave it.
+    pub(in crate::server) fn leave(&self, socket: &Socket, room: &str, deleted: impl FnOnce()) {
         let mut rooms = self.rooms.shard(room);
         if let Some(members) = rooms.get_mut(room) {
             members.remove(socket);
             if members.members.is_empty() {
                 rooms.remove(room);
+                deleted();
             }
         }
     }
 
-    fn broadcast(&self, packet: &Outgoing, target: &Target, volatile: bool) {
+    /// Sends a packet to all sockets of a target, in order with other broadcasts from the same task.
+    ///
+    /// Recipients that are too far behind are disconnected; those that are not ready are passed over if `volatile`.
+    pub(in crate::server) fn broadcast(&self, packet: &Outgoing, target: &Target) {
         let bytes = packet.bytes();
         let mut flushes = Flushes::default();
-        self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, volatile, &mut flushes));
+        self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, target.volatile, &mut flushes));
     }
 
-    fn sockets(&self, target: &Target) -> Vec<Socket> {
+    /// Returns the sockets of a target.
+    pub(in crate::server) fn sockets(&self, target: &Target) -> Vec<Socket> {
         let mut sockets = Vec::new();
         self.for_each(target, |socket| sockets.push(socket.clone()));
         sockets
     }
 
-    fn len(&self) -> usize {
+    /// Returns how many sockets are in the namespace.
+    pub(in crate::server) fn len(&self) -> usize {
         lock(&self.everyone).members.len()
     }
 
-    fn rooms(&self) -> usize {
+    /// Returns how many rooms have members.
+    pub(in crate::server) fn rooms(&self) -> usize {
         self.rooms.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// Tells whether somebody is in a room, or is named like it.
+    pub(in crate::server) fn has_room(&self, room: &str) -> bool {
+        self.rooms.shard(room).contains_key(room) || self.by_id.shard(room).contains_key(room)
     }
 }

@@ -25,13 +25,8 @@ pub(super) enum Mail {
         packet: Outgoing,
         volatile: bool,
     },
-    Ask {
-        slot: Slot,
-        packet: Outgoing,
-        id: u64,
-        deadline: Deadline,
-        answer: Asker,
-    },
+    /// In a box, since every mail is as large as the largest.
+    Ask(Box<Ask>),
     Disconnect {
         slot: Slot,
         close: bool,
@@ -43,6 +38,15 @@ pub(super) enum Mail {
         slot: Slot,
         decision: Result<(), Refusal>,
     },
+}
+
+/// A packet that asks for an ack.
+pub(super) struct Ask {
+    pub(super) slot: Slot,
+    pub(super) packet: Outgoing,
+    pub(super) id: u64,
+    pub(super) deadline: Deadline,
+    pub(super) asker: Asker,
 }
 
 pub(super) struct Client {
@@ -433,9 +437,10 @@ impl Handler for Client {
                     }
                 }
             }
-            Mail::Ask { slot, packet, id, deadline, answer } => {
+            Mail::Ask(ask) => {
+                let Ask { slot, packet, id, deadline, asker } = *ask;
                 if self.member(slot).is_some() {
-                    self.asked.insert((slot, id), answer);
+                    self.asked.insert((slot, id), asker);
                     self.handle(Input::ExpectAck { slot, id, deadline }, link);
                     send(packet, link);
                 }
@@ -468,7 +473,7 @@ impl Handler for Client {
     fn frame_of(mail: &Mail) -> Option<&Frame> {
         match mail {
             Mail::Send { packet, .. } => packet.single_frame(),
-            Mail::Ask { .. } | Mail::Disconnect { .. } | Mail::ShutDown | Mail::Decided { .. } => None,
+            Mail::Ask(_) | Mail::Disconnect { .. } | Mail::ShutDown | Mail::Decided { .. } => None,
         }
     }
 

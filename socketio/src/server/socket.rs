@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::adapter::Target;
 use super::broadcast::Broadcast;
-use super::client::Mail;
+use super::client::{Ask, Mail};
 use super::namespace::Namespace;
 use super::outgoing::{Flushes, Outgoing};
 use crate::{Arguments, CloseReason, Data, FromArguments, Slot, UsageError};
@@ -471,8 +471,8 @@ impl Socket {
         let (answer, answered) = oneshot::channel();
         let deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
         let bytes = packet.bytes();
-        let mail = Mail::Ask { slot: self.shared.slot, packet, id, deadline, answer: Asker::One(answer) };
-        self.mail(mail, bytes).map_err(|closed| AckError::Emit(closed.into()))?;
+        let ask = Ask { slot: self.shared.slot, packet, id, deadline, asker: Asker::One(answer) };
+        self.mail(Mail::Ask(Box::new(ask)), bytes).map_err(|closed| AckError::Emit(closed.into()))?;
         match answered.await {
             Ok(Answer::Data(data)) => data.args().map_err(AckError::Mismatch),
             Ok(Answer::Expired) => Err(AckError::Timeout),
@@ -541,8 +541,9 @@ impl Socket {
         answers: &mpsc::UnboundedSender<(SocketId, Data)>,
     ) {
         let bytes = packet.bytes();
-        let answer = Asker::Many(self.shared.id.clone(), answers.clone());
-        let _gone = self.mail(Mail::Ask { slot: self.shared.slot, packet, id, deadline, answer }, bytes);
+        let asker = Asker::Many(self.shared.id.clone(), answers.clone());
+        let ask = Ask { slot: self.shared.slot, packet, id, deadline, asker };
+        let _gone = self.mail(Mail::Ask(Box::new(ask)), bytes);
     }
 
     /// Lets the client's sockets leave, since the server is closing.

@@ -10,6 +10,8 @@
 //! within this instance never depends on the others.
 
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::fmt;
 use std::future::Future;
@@ -175,6 +177,11 @@ impl Replies {
         self.send(Reply::Failed(error));
     }
 
+    /// Waits until nobody waits any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
     /// Tells whether nobody waits any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -234,6 +241,8 @@ pub enum ClusterError {
         /// The limit in force, in bytes.
         limit: usize,
     },
+    /// The message has no form in which instances could pass it on: it is nested too deep.
+    Encoding,
     /// The server is closing.
     Closed,
 }
@@ -247,6 +256,7 @@ impl fmt::Display for ClusterError {
             }
             Self::Timeout { answered, asked: None } => write!(f, "{answered} other instances answered in time"),
             Self::TooLarge { bytes, limit } => write!(f, "a message of {bytes} bytes, more than {limit}"),
+            Self::Encoding => f.write_str("the message is nested too deep"),
             Self::Closed => f.write_str("the server is closing"),
         }
     }
@@ -312,6 +322,12 @@ impl Local {
     #[must_use]
     pub fn has_room(&self, room: &str) -> bool {
         self.namespace.upgrade().is_some_and(|shared| shared.memory().has_room(room))
+    }
+
+    /// Returns the rooms with sockets of this instance, also those that are named by their ids.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Room> {
+        self.namespace.upgrade().map(|shared| shared.memory().names()).unwrap_or_default()
     }
 
     /// Puts the sockets of a target in this instance into rooms.

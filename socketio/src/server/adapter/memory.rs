@@ -191,6 +191,14 @@ impl Memory {
         self.rooms.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
+    /// Returns the names of all rooms, those of the sockets included.
+    pub(in crate::server) fn names(&self) -> Vec<Room> {
+        let mut names: Vec<Room> = Vec::new();
+        self.rooms.shards.iter().for_each(|shard| names.extend(lock(shard).keys().cloned()));
+        self.by_id.shards.iter().for_each(|shard| names.extend(lock(shard).keys().cloned()));
+        names
+    }
+
     /// Tells whether somebody is in a room, or is named like it.
     pub(in crate::server) fn has_room(&self, room: &str) -> bool {
         self.rooms.shard(room).contains_key(room) || self.by_id.shard(room).contains_key(room)

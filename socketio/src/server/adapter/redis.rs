@@ -1,0 +1,542 @@
+//! Several instances over Redis, also together with servers of socket.io in Node.js.
+//!
+//! [`Redis`] keeps one connection, to a Redis or a Redis Cluster, and connects the namespaces of one server over it:
+//!
+//! ```no_run
+//! use socketio::adapter::redis::{Redis, RedisConfig};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let redis = Redis::start(RedisConfig::new("redis://127.0.0.1/"))?;
+//! let io = socketio::Io::builder()
+//!     .adapter(redis.adapter())
+//!     .namespace("/", |root| {
+//!         root.on("say", async |socket: socketio::Socket, text: String| {
+//!             // Reaches the clients of every instance.
+//!             let _left = socket.broadcast().emit("said", (text,));
+//!         });
+//!     })
+//!     .build()?;
+//! redis.ready().await; // or serve those that are here meanwhile
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//! io.serve(listener, std::future::pending()).await;
+//! # Ok(()) }
+//! ```
+//!
+//! # On the wire
+//!
+//! [`Mode::Classic`] is that of `createAdapter` of `@socket.io/redis-adapter` 8.3, and of `@socket.io/redis-emitter` 5;
+//! [`Mode::Sharded`] that of `createShardedAdapter`. Instances of one cluster share mode, prefix and, in sharded mode,
+//! [`Subscription`]. Unlike the reference, an instance in classic mode subscribes only to the rooms that its own sockets
+//! are in, not to those of the whole namespace.
+//!
+//! # When Redis is away
+//!
+//! The sockets of this instance go on to get what is sent to them here. What the others do not get is counted
+//! ([`Redis::lost`]) and logged, at most every ten seconds; questions to them fail at once. The connection comes back by
+//! itself, with all its subscriptions. Nothing is sent again.
+//!
+//! # Limits
+//!
+//! Who can publish in Redis can do to clients what this server can. Still, messages above
+//! [`max_message_bytes`](RedisConfig::max_message_bytes), malformed ones and those of unknown kinds are dropped, with a
+//! line in the log at level debug; every question has a deadline.
+
+mod classic;
+mod link;
+mod losses;
+mod message;
+mod sharded;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use self::classic::Classic;
+use self::link::{Kind, Link, Place, Receive};
+use self::message::{Dropped, Heard, Say};
+use self::sharded::Sharded;
+use super::{Adapter, ClusterError, Command, Local, Outgoing, Replies, Request, SocketInfo, Target};
+use crate::server::namespace::ServerAck;
+use crate::server::socket::{Room, Socket, SocketId};
+
+/// Settings of [`Redis`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// Where it is: `redis://user:password@host:port/database`, with `rediss` over TLS; of a cluster some of its nodes.
+    pub urls: Vec<String>,
+    /// It is a Redis Cluster, which takes [`Mode::Sharded`]. Default: it is not.
+    pub cluster: bool,
+    /// What goes over the wire. Default: [`Mode::Classic`].
+    pub mode: Mode,
+    /// What channels begin with: `key` of the classic adapter, `channelPrefix` of the sharded one. Default: `socket.io`.
+    pub prefix: String,
+    /// How long other instances may take to answer. Default: 5 s.
+    pub request_timeout: Duration,
+    /// Most bytes of a message, in both directions. Default: 16 MiB.
+    pub max_message_bytes: usize,
+    /// Most bytes of messages that wait to leave; beyond it they are lost. Default: 64 MiB.
+    pub max_queued_bytes: usize,
+}
+
+impl RedisConfig {
+    /// Returns the default settings for a Redis at a URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            urls: vec![url.into()],
+            cluster: false,
+            mode: Mode::Classic,
+            prefix: "socket.io".to_owned(),
+            request_timeout: Duration::from_secs(5),
+            max_message_bytes: 16 << 20,
+            max_queued_bytes: 64 << 20,
+        }
+    }
+
+    /// Returns the default settings for a Redis Cluster, with some of its nodes: sharded and dynamic.
+    pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            urls: urls.into_iter().map(Into::into).collect(),
+            cluster: true,
+            mode: Mode::Sharded(Subscription::Dynamic),
+            ..Self::new("")
+        }
+    }
+}
+
+/// URLs hold passwords.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("cluster", &self.cluster)
+            .field("mode", &self.mode)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which of the two adapters of the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// PUBLISH and SUBSCRIBE: in a Redis Cluster every node would get everything.
+    Classic,
+    /// SPUBLISH and SSUBSCRIBE, since Redis 7.
+    Sharded(Subscription),
+}
+
+/// Which rooms have channels of their own in sharded mode, as `subscriptionMode` of the reference. Alike in all instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscription {
+    /// None: two channels for each namespace.
+    Static,
+    /// All but those named by the id of a socket, which is told by 20 characters.
+    #[default]
+    Dynamic,
+    /// All.
+    DynamicPrivate,
+}
+
+/// Why [`Redis`] cannot be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RedisConfigError {
+    /// A URL that is none of Redis, or none at all.
+    Url,
+    /// A Redis Cluster in classic mode.
+    ClassicCluster,
+    /// The system has no randomness to give.
+    Randomness,
+}
+
+impl fmt::Display for RedisConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Url => "not the URL of a Redis",
+            Self::ClassicCluster => "a Redis Cluster takes the sharded mode",
+            Self::Randomness => "no randomness",
+        })
+    }
+}
+
+impl std::error::Error for RedisConfigError {}
+
+/// The connection of one server to the others, over Redis. A clone is another handle on the same one.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    link: Arc<Link>,
+    config: Arc<RedisConfig>,
+    uid: Arc<str>,
+}
+
+impl Redis {
+    /// Starts to connect, in tasks of the current tokio runtime. Redis need not be there yet.
+    ///
+    /// # Errors
+    /// [`RedisConfigError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(config: RedisConfig) -> Result<Self, RedisConfigError> {
+        let kind = match config.mode {
+            Mode::Classic if config.cluster => return Err(RedisConfigError::ClassicCluster),
+            Mode::Classic => Kind::Plain,
+            Mode::Sharded(_) => Kind::Sharded,
+        };
+        // The error may quote the URL, with its password.
+        let place = Place::parse(&config.urls, config.cluster).map_err(|_| RedisConfigError::Url)?;
+        let uid = SocketId::random().ok_or(RedisConfigError::Randomness)?;
+        // As long as those of the reference.
+        let uid: String = uid.chars().take(if kind == Kind::Plain { 6 } else { 16 }).collect();
+        let link = Link::start(kind, place, config.max_queued_bytes);
+        Ok(Self { link: Arc::new(link), config: Arc::new(config), uid: uid.into() })
+    }
+
+    /// Returns what [`IoBuilder::adapter`](crate::server::IoBuilder::adapter) takes. Each server needs a `Redis` of its
+    /// own: two with the same namespace would take each other's messages for their own.
+    pub fn adapter(&self) -> impl Fn(Local) -> RedisAdapter + Send + Sync + 'static {
+        let redis = self.clone();
+        move |local| RedisAdapter::new(&redis, local)
+    }
+
+    /// Waits until Redis is there, and this instance takes part in everything its sockets are in by now.
+    pub async fn ready(&self) {
+        self.link.ready().await;
+    }
+
+    /// Tells whether Redis is there.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    /// Returns how many messages have not, or may not have, reached other instances.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.link.losses().total()
+    }
+}
+
+/// The [`Adapter`] of one namespace over Redis.
+#[derive(Debug)]
+pub struct RedisAdapter {
+    core: Arc<Core>,
+}
+
+struct Core {
+    local: Local,
+    link: Arc<Link>,
+    config: Arc<RedisConfig>,
+    uid: Arc<str>,
+    protocol: Protocol,
+    next_id: AtomicU64,
+    /// Questions of ours that are open, by id.
+    asked: Mutex<HashMap<String, Arc<Replies>>>,
+    /// Questions of others that clients of ours have yet to answer.
+    answering: Arc<Semaphore>,
+    this: Weak<Self>,
+}
+
+/// Most questions that are open at one time, in each direction; more are refused, or ignored.
+const MAX_OPEN: usize = 10_000;
+/// Longest time that clients are asked for on behalf of another instance.
+const MAX_FOREIGN_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long closing may wait for what is still to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Protocol {
+    Classic(Classic),
+    Sharded(Sharded),
+}
+
+impl Protocol {
+    fn channels(&self) -> Vec<&str> {
+        match self {
+            Self::Classic(classic) => classic.channels().to_vec(),
+            Self::Sharded(sharded) => sharded.channels().to_vec(),
+        }
+    }
+
+    fn room_channel(&self, room: &str) -> Option<String> {
+        match self {
+            Self::Classic(classic) => Some(classic.room_channel(room)),
+            Self::Sharded(sharded) => sharded.room_channel(room),
+        }
+    }
+
+    fn counted(&self) -> &str {
+        match self {
+            Self::Classic(classic) => classic.counted(),
+            Self::Sharded(sharded) => sharded.counted(),
+        }
+    }
+
+    fn encode(&self, say: Say<'_>) -> Option<(String, Vec<u8>)> {
+        match self {
+            Self::Classic(classic) => classic.encode(say),
+            Self::Sharded(sharded) => sharded.encode(say),
+        }
+    }
+
+    fn decode(&self, channel: &str, payload: &[u8]) -> Result<(String, Heard), Dropped> {
+        match self {
+            Self::Classic(classic) => classic.decode(channel, payload),
+            Self::Sharded(sharded) => sharded.decode(payload),
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("local", &self.local).field("protocol", &self.protocol).finish_non_exhaustive()
+    }
+}
+
+impl RedisAdapter {
+    fn new(redis: &Redis, local: Local) -> Self {
+        let Redis { link, config, uid } = redis.clone();
+        let protocol = match config.mode {
+            Mode::Classic => Protocol::Classic(Classic::new(&config.prefix, local.name(), &uid)),
+            Mode::Sharded(subscription) => {
+                Protocol::Sharded(Sharded::new(&config.prefix, local.name(), &uid, subscription))
+            }
+        };
+        let core = Arc::new_cyclic(|this| Core {
+            local,
+            link,
+            config,
+            uid,
+            protocol,
+            next_id: AtomicU64::new(0),
+            asked: Mutex::default(),
+            answering: Arc::new(Semaphore::new(MAX_OPEN)),
+            this: Weak::clone(this),
+        });
+        let adapter = Self { core };
+        for channel in adapter.core.protocol.channels() {
+            adapter.core.link.subscribe(channel, adapter.receiver());
+        }
+        adapter
+    }
+
+    fn receiver(&self) -> Weak<dyn Receive> {
+        // The same one each time, for comparison.
+        self.core.this.clone()
+    }
+
+    fn listen(&self, room: &str) {
+        if let Some(channel) = self.core.protocol.room_channel(room) {
+            self.core.link.subscribe(&channel, self.receiver());
+        }
+    }
+
+    fn ignore(&self, room: &str) {
+        if let Some(channel) = self.core.protocol.room_channel(room) {
+            self.core.link.unsubscribe(&channel);
+        }
+    }
+}
+
+impl Drop for RedisAdapter {
+    fn drop(&mut self) {
+        self.core.link.forget(&self.receiver());
+    }
+}
+
+impl Adapter for RedisAdapter {
+    fn broadcast(&self, packet: &Outgoing, target: &Target) {
+        if !target.local {
+            // Counted and logged already.
+            let _lost = self.core.say(Say::Broadcast { packet, target });
+        }
+        self.core.local.broadcast(packet, target);
+    }
+
+    fn command(&self, command: Command<'_>) -> Result<(), ClusterError> {
+        self.core.say(match command {
+            Command::Join(target, rooms) => Say::Join(target, rooms),
+            Command::Leave(target, rooms) => Say::Leave(target, rooms),
+            Command::Disconnect { target, close } => Say::Disconnect { target, close },
+            Command::ServerSideEmit(event) => Say::ServerSideEmit { id: None, event },
+        })
+    }
+
+    fn request(&self, request: Request<'_>, timeout: Duration, replies: Replies) {
+        let core = &self.core;
+        let id = format!("{}{:x}", core.uid, core.next_id.fetch_add(1, Relaxed));
+        let replies = Arc::new(replies);
+        {
+            let mut asked = core.asked();
+            if asked.len() >= MAX_OPEN {
+                return replies.failed(ClusterError::Unreachable);
+            }
+            asked.insert(id.clone(), Arc::clone(&replies));
+        }
+        let said = core.say(match request {
+            Request::Emit(packet, target) => Say::Ask { id: &id, packet, target, timeout },
+            Request::FetchSockets(target) => Say::Fetch { id: &id, target },
+            Request::ServerSideEmit(event) => Say::ServerSideEmit { id: Some(&id), event },
+        });
+        let core = Arc::clone(core);
+        core.link.clone().runtime().spawn(async move {
+            let counted = match said {
+                Ok(()) => core.link.count(core.protocol.counted()).await,
+                Err(error) => Err(error),
+            };
+            match counted {
+                Ok(count) => {
+                    replies.instances(count.saturating_sub(1));
+                    // The one who asks has the same deadline, and goes when it has heard enough.
+                    let _over = tokio::time::timeout(timeout, replies.closed()).await;
+                }
+                Err(error) => replies.failed(error),
+            }
+            core.asked().remove(&id);
+        });
+    }
+
+    fn request_timeout(&self) -> Duration {
+        self.core.config.request_timeout
+    }
+
+    fn room_created(&self, room: &Room) {
+        self.listen(room);
+    }
+
+    fn room_deleted(&self, room: &str) {
+        self.ignore(room);
+    }
+
+    fn socket_added(&self, socket: &Socket) {
+        self.listen(socket.id());
+    }
+
+    fn socket_removed(&self, socket: &Socket) {
+        self.ignore(socket.id());
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            self.core.link.forget(&self.receiver());
+            if self.core.link.is_connected() {
+                // What has not left by then is lost, and counted.
+                let _late = tokio::time::timeout(FLUSH_TIMEOUT, self.core.link.flush()).await;
+            }
+        })
+    }
+}
+
+impl Core {
+    fn asked(&self) -> MutexGuard<'_, HashMap<String, Arc<Replies>>> {
+        // Nothing under this lock can panic halfway.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, say: Say<'_>) -> Result<(), ClusterError> {
+        let Some((channel, payload)) = self.protocol.encode(say) else {
+            self.link.losses().count(1, "they cannot be encoded");
+            return Err(ClusterError::Encoding);
+        };
+        let (bytes, limit) = (payload.len(), self.config.max_message_bytes);
+        if bytes > limit {
+            self.link.losses().count(1, "they are too large");
+            return Err(ClusterError::TooLarge { bytes, limit });
+        }
+        self.link.publish(&channel, payload)
+    }
+
+    /// Answers another instance; where that is lost, it is counted.
+    fn answer(&self, say: Say<'_>) {
+        let _lost = self.say(say);
+    }
+
+    fn hear(&self, from: String, heard: Heard) {
+        match heard {
+            Heard::Broadcast { event, target } => match Outgoing::forward(self.local.name(), None, event) {
+                Ok(packet) => self.local.broadcast(&packet, &target),
+                Err(error) => tracing::debug!(%error, "a broadcast of another instance was dropped"),
+            },
+            Heard::Ask { id, event, target, timeout } => {
+                let timeout = timeout.unwrap_or(self.config.request_timeout).min(MAX_FOREIGN_TIMEOUT);
+                self.ask_clients(from, id, event, &target, timeout);
+            }
+            Heard::Join(target, rooms) => self.local.join(&target, &rooms),
+            Heard::Leave(target, rooms) => self.local.leave(&target, &rooms),
+            Heard::Disconnect { target, close } => self.local.disconnect(&target, close),
+            Heard::Fetch { id, target } => {
+                let sockets: Vec<_> = self.local.sockets(&target).iter().map(SocketInfo::of).collect();
+                self.answer(Say::Sockets { to: &from, id: &id, sockets: &sockets });
+            }
+            Heard::ServerSideEmit { id: None, event } => self.local.server_side_emit(&event, None),
+            Heard::ServerSideEmit { id: Some(id), event } => {
+                // An ack that is kept does not keep the adapter.
+                let core = Weak::clone(&self.this);
+                let ack = ServerAck::new(move |data| {
+                    if let Some(core) = core.upgrade() {
+                        core.answer(Say::ServerSideAnswer { to: &from, id: &id, data: &data });
+                    }
+                });
+                self.local.server_side_emit(&event, Some(ack));
+            }
+            Heard::Clients { id, count } => self.replied(&id, |replies| replies.clients(count)),
+            Heard::Ack { id, data } | Heard::ServerSideAnswer { id, data } => {
+                self.replied(&id, |replies| replies.answer(data));
+            }
+            Heard::Sockets { id, sockets } => self.replied(&id, |replies| replies.sockets(sockets)),
+            Heard::Ids { id, target } => {
+                let ids: Vec<Room> = self.local.sockets(&target).iter().map(|socket| (&**socket.id()).into()).collect();
+                self.answer(Say::Ids { id: &id, ids: &ids });
+            }
+            Heard::Rooms { id } => self.answer(Say::Rooms { id: &id, rooms: &self.local.rooms() }),
+        }
+    }
+
+    fn replied(&self, id: &str, reply: impl FnOnce(&Replies)) {
+        if let Some(replies) = self.asked().get(id) {
+            reply(replies);
+        }
+    }
+
+    fn ask_clients(&self, from: String, id: String, event: crate::Event, target: &Target, timeout: Duration) {
+        let Ok(permit) = Arc::clone(&self.answering).try_acquire_owned() else {
+            tracing::debug!("too many acks are waited for on behalf of other instances");
+            return;
+        };
+        let mut acks = self.local.emit_with_ack(event, target, timeout);
+        self.answer(Say::Clients { to: &from, id: &id, count: acks.clients() });
+        let core = Weak::clone(&self.this);
+        self.link.runtime().spawn(async move {
+            while let Some(data) = acks.next().await {
+                let Some(core) = core.upgrade() else { return };
+                core.answer(Say::Ack { to: &from, id: &id, data: &data });
+            }
+            drop(permit);
+        });
+    }
+}
+
+impl Receive for Core {
+    fn receive(&self, channel: &str, payload: Vec<u8>) {
+        let heard = if payload.len() > self.config.max_message_bytes {
+            Err("it is too large")
+        } else {
+            self.protocol.decode(channel, &payload)
+        };
+        drop(payload);
+        match heard {
+            // What we have said ourselves is done already.
+            Ok((from, _)) if *from == *self.uid => {}
+            Ok((from, heard)) => self.hear(from, heard),
+            Err(why) => tracing::debug!(why, "a message of another instance was dropped"),
+        }
+    }
+}

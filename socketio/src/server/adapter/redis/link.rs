@@ -1,0 +1,507 @@
+//! The connection to Redis: kept, resubscribed, and given up on for nobody.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
+    RedisError, RedisResult, Value,
+};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::losses::Losses;
+use crate::server::adapter::ClusterError;
+
+/// How long a command may take before the connection is given up.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an idle connection is trusted to be alive.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The first and the longest pause between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Most orders that go out together: enough to share a round trip, few enough to keep its memory small.
+const BATCH: usize = 512;
+
+/// Which of Redis's two kinds of publish and subscribe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    Sharded,
+}
+
+impl Kind {
+    fn publish(self) -> &'static str {
+        if self == Self::Plain { "PUBLISH" } else { "SPUBLISH" }
+    }
+
+    fn subscribe(self) -> &'static str {
+        if self == Self::Plain { "SUBSCRIBE" } else { "SSUBSCRIBE" }
+    }
+
+    fn unsubscribe(self) -> &'static str {
+        if self == Self::Plain { "UNSUBSCRIBE" } else { "SUNSUBSCRIBE" }
+    }
+
+    fn count(self) -> &'static str {
+        if self == Self::Plain { "NUMSUB" } else { "SHARDNUMSUB" }
+    }
+}
+
+/// Who takes what is published in a channel. It must not wait.
+pub(super) trait Receive: Send + Sync {
+    fn receive(&self, channel: &str, payload: Vec<u8>);
+}
+
+/// Where Redis is.
+pub(super) enum Place {
+    Single(Box<Client>),
+    Cluster(Vec<redis::ConnectionInfo>),
+}
+
+impl Place {
+    /// Reads where it is from URLs: several are nodes of one cluster.
+    pub(super) fn parse(urls: &[String], cluster: bool) -> RedisResult<Self> {
+        let mut nodes = Vec::new();
+        for url in urls {
+            let info = url.as_str().into_connection_info()?;
+            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+            nodes.push(info.set_redis_settings(settings));
+        }
+        if cluster {
+            return Ok(Self::Cluster(nodes));
+        }
+        let node = nodes.pop().ok_or((redis::ErrorKind::InvalidClientConfig, "no URL"))?;
+        Client::open(node).map(|client| Self::Single(Box::new(client)))
+    }
+}
+
+#[derive(Clone)]
+enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    async fn run<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> RedisResult<T> {
+        match self {
+            Self::Single(connection) => pipeline.query_async(connection).await,
+            Self::Cluster(connection) => pipeline.query_async(connection).await,
+        }
+    }
+
+    async fn ping(&mut self) -> RedisResult<()> {
+        match self {
+            Self::Single(connection) => redis::cmd("PING").exec_async(connection).await,
+            Self::Cluster(connection) => redis::cmd("PING").exec_async(connection).await,
+        }
+    }
+
+    async fn count(&mut self, kind: Kind, channel: &str) -> RedisResult<usize> {
+        let mut command = redis::cmd("PUBSUB");
+        command.arg(kind.count()).arg(channel);
+        let counted = match self {
+            Self::Single(connection) => command.query_async::<Value>(connection).await?,
+            // The channel's own node knows all its subscribers.
+            Self::Cluster(connection) => {
+                let node = SingleNodeRoutingInfo::SpecificNode(Route::with_key(channel, SlotAddr::Master));
+                connection.route_command(command, RoutingInfo::SingleNode(node)).await?
+            }
+        };
+        let counted: HashMap<String, usize> = HashMap::from_redis_value(counted)?;
+        Ok(counted.into_values().sum())
+    }
+}
+
+enum Order {
+    Publish {
+        channel: Box<str>,
+        payload: Vec<u8>,
+    },
+    Subscribe(Box<str>),
+    Unsubscribe(Box<str>),
+    /// Everything before it has left, or is lost.
+    Flushed(oneshot::Sender<()>),
+}
+
+struct Subscription {
+    receiver: Weak<dyn Receive>,
+    /// Wishes for this channel.
+    wanted: usize,
+}
+
+/// A connection to Redis that comes back by itself. It ends when this is dropped.
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
+    runtime: tokio::runtime::Handle,
+}
+
+struct Shared {
+    kind: Kind,
+    place: Place,
+    max_queued_bytes: usize,
+    /// Bytes that wait to be published.
+    queued: AtomicUsize,
+    routes: Mutex<HashMap<Box<str>, Subscription>>,
+    connection: watch::Sender<Option<Connection>>,
+    losses: Losses,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("kind", &self.shared.kind)
+            .field("connected", &self.is_connected())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Starts to connect, in tasks of the current runtime.
+    pub(super) fn start(kind: Kind, place: Place, max_queued_bytes: usize) -> Self {
+        let shared = Arc::new(Shared {
+            kind,
+            place,
+            max_queued_bytes,
+            queued: AtomicUsize::new(0),
+            routes: Mutex::default(),
+            connection: watch::Sender::new(None),
+            losses: Losses::default(),
+        });
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Handle::current();
+        runtime.spawn(keep(Arc::clone(&shared), ordered));
+        Self { shared, orders, runtime }
+    }
+
+    pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    pub(super) fn losses(&self) -> &Losses {
+        &self.shared.losses
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.shared.connection.borrow().is_some()
+    }
+
+    /// Waits until everything wanted so far is subscribed to.
+    pub(super) async fn ready(&self) {
+        let mut connection = self.shared.connection.subscribe();
+        loop {
+            // The sender lives as long as this does.
+            let _connected = connection.wait_for(Option::is_some).await;
+            let (flushed, done) = oneshot::channel();
+            let _ended = self.orders.send(Order::Flushed(flushed));
+            let _ended = done.await;
+            if self.is_connected() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until what was ordered so far has left, or is lost.
+    pub(super) async fn flush(&self) {
+        let (flushed, done) = oneshot::channel();
+        let _ended = self.orders.send(Order::Flushed(flushed));
+        // An error means that it is lost.
+        let _lost = done.await;
+    }
+
+    pub(super) fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), ClusterError> {
+        let bytes = payload.len();
+        let queued = self.shared.queued.fetch_add(bytes, Relaxed);
+        if !self.is_connected() || queued.saturating_add(bytes) > self.shared.max_queued_bytes {
+            self.shared.queued.fetch_sub(bytes, Relaxed);
+            self.shared.losses.count(1, "it is away, or too slow for what is sent");
+            return Err(ClusterError::Unreachable);
+        }
+        let order = Order::Publish { channel: channel.into(), payload };
+        self.orders.send(order).map_err(|_ended| ClusterError::Closed)
+    }
+
+    /// Has what is published in a channel delivered, once more.
+    pub(super) fn subscribe(&self, channel: &str, receiver: Weak<dyn Receive>) {
+        let mut routes = self.shared.routes();
+        match routes.entry(channel.into()) {
+            Entry::Occupied(mut route) => {
+                let route = route.get_mut();
+                route.wanted += 1;
+                route.receiver = receiver;
+            }
+            Entry::Vacant(route) => {
+                route.insert(Subscription { receiver, wanted: 1 });
+                // Under the lock, so that orders for a channel come in the order of the wishes.
+                let _ended = self.orders.send(Order::Subscribe(channel.into()));
+            }
+        }
+    }
+
+    /// Takes one wish for a channel back.
+    pub(super) fn unsubscribe(&self, channel: &str) {
+        let mut routes = self.shared.routes();
+        if let Some(route) = routes.get_mut(channel) {
+            route.wanted -= 1;
+            if route.wanted == 0 {
+                routes.remove(channel);
+                let _ended = self.orders.send(Order::Unsubscribe(channel.into()));
+            }
+        }
+    }
+
+    /// Takes all wishes of a receiver back.
+    pub(super) fn forget(&self, receiver: &Weak<dyn Receive>) {
+        let mut routes = self.shared.routes();
+        let gone = routes.iter().filter(|(_, route)| route.receiver.ptr_eq(receiver));
+        let gone: Vec<Box<str>> = gone.map(|(channel, _)| channel.clone()).collect();
+        for channel in gone {
+            routes.remove(&channel);
+            let _ended = self.orders.send(Order::Unsubscribe(channel));
+        }
+    }
+
+    /// Returns how many instances listen to a channel.
+    pub(super) async fn count(&self, channel: &str) -> Result<usize, ClusterError> {
+        let connection = self.shared.connection.borrow().clone();
+        let mut connection = connection.ok_or(ClusterError::Unreachable)?;
+        let counted = connection.count(self.shared.kind, channel).await;
+        counted.map_err(|error| {
+            tracing::debug!(%error, "Redis does not say how many instances there are");
+            ClusterError::Unreachable
+        })
+    }
+}
+
+impl Shared {
+    fn routes(&self) -> MutexGuard<'_, HashMap<Box<str>, Subscription>> {
+        // Nothing under this lock can panic halfway.
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self, pushes: mpsc::UnboundedSender<PushInfo>, lost: Arc<Notify>) -> RedisResult<Connection> {
+        let push = move |push: PushInfo| -> Result<(), redis::aio::SendError> {
+            if push.kind == PushKind::Disconnection {
+                lost.notify_one();
+            }
+            // An error would end the connection's own bookkeeping; whoever took the messages is gone.
+            let _ended = pushes.send(push);
+            Ok(())
+        };
+        let connecting = async {
+            match &self.place {
+                Place::Single(client) => {
+                    let config = AsyncConnectionConfig::new()
+                        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+                        .set_push_sender(push);
+                    client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::Single)
+                }
+                Place::Cluster(nodes) => {
+                    let client = ClusterClientBuilder::new(nodes.clone())
+                        .use_protocol(ProtocolVersion::RESP3)
+                        .connection_timeout(CONNECT_TIMEOUT)
+                        .response_timeout(RESPONSE_TIMEOUT)
+                        .push_sender(push)
+                        .build()?;
+                    client.get_async_connection().await.map(Connection::Cluster)
+                }
+            }
+        };
+        timeout(2 * CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Carries out orders in a batch.
+    async fn perform(&self, connection: &mut Connection, batch: &[Order]) -> RedisResult<()> {
+        match connection {
+            Connection::Single(_) => {
+                let mut pipeline = Pipeline::with_capacity(batch.len());
+                batch.iter().for_each(|order| self.add(&mut pipeline, order));
+                if pipeline.is_empty() { Ok(()) } else { connection.run(&pipeline).await }
+            }
+            // A pipeline stays within one slot. What is for one channel keeps its order, like everything from one task to
+            // one room.
+            Connection::Cluster(_) => {
+                let mut channels: Vec<(&str, Pipeline)> = Vec::new();
+                let mut known: HashMap<&str, usize> = HashMap::new();
+                for order in batch {
+                    let Some(channel) = order.channel() else { continue };
+                    let at = *known.entry(channel).or_insert_with(|| {
+                        channels.push((channel, Pipeline::new()));
+                        channels.len() - 1
+                    });
+                    if let Some((_, pipeline)) = channels.get_mut(at) {
+                        self.add(pipeline, order);
+                    }
+                }
+                let mut running = JoinSet::new();
+                for (_, pipeline) in channels {
+                    let mut connection = connection.clone();
+                    running.spawn(async move { connection.run::<()>(&pipeline).await });
+                }
+                while let Some(done) = running.join_next().await {
+                    done.unwrap_or_else(|_| Err(timed_out()))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&self, pipeline: &mut Pipeline, order: &Order) {
+        match order {
+            Order::Publish { channel, payload } => {
+                pipeline.cmd(self.kind.publish()).arg(&**channel).arg(payload.as_slice()).ignore();
+            }
+            Order::Subscribe(channel) => drop(pipeline.cmd(self.kind.subscribe()).arg(&**channel).ignore()),
+            Order::Unsubscribe(channel) => drop(pipeline.cmd(self.kind.unsubscribe()).arg(&**channel).ignore()),
+            Order::Flushed(_) => {}
+        }
+    }
+
+    /// Subscribes to every channel that is wanted by now.
+    async fn resubscribe(
+        &self,
+        connection: &mut Connection,
+        ordered: &mut mpsc::UnboundedReceiver<Order>,
+    ) -> RedisResult<()> {
+        // What was ordered while there was no connection is in the routes, or was not accepted.
+        while let Ok(order) = ordered.try_recv() {
+            self.give_up(order);
+        }
+        let channels: Vec<Order> = self.routes().keys().cloned().map(Order::Subscribe).collect();
+        for batch in channels.chunks(BATCH) {
+            self.perform(connection, batch).await?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, order: Order) {
+        if let Order::Publish { payload, .. } = order {
+            self.queued.fetch_sub(payload.len(), Relaxed);
+            self.losses.count(1, "the connection broke before it left");
+        }
+    }
+
+    /// Carries out orders for as long as the connection lives; false when there will be no more orders.
+    async fn serve(
+        &self,
+        connection: &mut Connection,
+        ordered: &mut mpsc::UnboundedReceiver<Order>,
+        lost: &Notify,
+    ) -> RedisResult<bool> {
+        let mut batch = Vec::new();
+        loop {
+            batch.clear();
+            tokio::select! {
+                count = ordered.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(false) },
+                () = lost.notified() => return Err(closed()),
+                () = sleep(PING_INTERVAL) => {
+                    connection.ping().await?;
+                    continue;
+                }
+            }
+            let bytes = batch.iter().map(Order::bytes).sum();
+            let performed = self.perform(connection, &batch).await;
+            self.queued.fetch_sub(bytes, Relaxed);
+            if let Err(error) = performed {
+                let published = batch.iter().filter(|order| matches!(order, Order::Publish { .. })).count();
+                // Some of them may have arrived; nobody can tell.
+                self.losses.count(published as u64, "the connection broke while it left");
+                return Err(error);
+            }
+            for order in batch.drain(..) {
+                if let Order::Flushed(flushed) = order {
+                    // An error means that nobody waits any more.
+                    let _late = flushed.send(());
+                }
+            }
+        }
+    }
+
+    /// Hands on what was published.
+    fn deliver(&self, push: PushInfo) {
+        if !matches!(push.kind, PushKind::Message | PushKind::SMessage) {
+            return;
+        }
+        let mut data = push.data.into_iter();
+        if let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) = (data.next(), data.next())
+            && let Ok(channel) = str::from_utf8(&channel)
+        {
+            let receiver = self.routes().get(channel).and_then(|route| route.receiver.upgrade());
+            if let Some(receiver) = receiver {
+                receiver.receive(channel, payload);
+            }
+        }
+    }
+}
+
+impl Order {
+    fn channel(&self) -> Option<&str> {
+        match self {
+            Self::Publish { channel, .. } | Self::Subscribe(channel) | Self::Unsubscribe(channel) => Some(channel),
+            Self::Flushed(_) => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { payload, .. } => payload.len(),
+            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Flushed(_) => 0,
+        }
+    }
+}
+
+fn timed_out() -> RedisError {
+    (redis::ErrorKind::Io, "it took too long").into()
+}
+
+fn closed() -> RedisError {
+    (redis::ErrorKind::Io, "the connection is closed").into()
+}
+
+/// Keeps the connection until the link is dropped.
+async fn keep(shared: Arc<Shared>, mut ordered: mpsc::UnboundedReceiver<Order>) {
+    let (pushes, mut pushed) = mpsc::unbounded_channel();
+    let receiving = Arc::clone(&shared);
+    let receiver = tokio::spawn(async move {
+        while let Some(push) = pushed.recv().await {
+            receiving.deliver(push);
+        }
+    });
+    let mut pause = BACKOFF.0;
+    while !ordered.is_closed() {
+        let lost = Arc::new(Notify::new());
+        let ended = async {
+            let mut connection = shared.connect(pushes.clone(), Arc::clone(&lost)).await?;
+            shared.resubscribe(&mut connection, &mut ordered).await?;
+            tracing::info!("connected to the Redis of the cluster");
+            pause = BACKOFF.0;
+            shared.connection.send_replace(Some(connection.clone()));
+            shared.serve(&mut connection, &mut ordered, &lost).await
+        };
+        let ended: RedisResult<bool> = ended.await;
+        let was_connected = shared.connection.send_replace(None).is_some();
+        match ended {
+            Ok(_) => break,
+            Err(error) if was_connected => {
+                tracing::warn!(%error, "the Redis of the cluster is lost; this instance goes on alone");
+            }
+            Err(error) => tracing::debug!(%error, "the Redis of the cluster is not to be reached"),
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(BACKOFF.1);
+    }
+    receiver.abort();
+}

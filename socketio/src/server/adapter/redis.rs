@@ -27,7 +27,8 @@
 //! [`Mode::Classic`] is that of `createAdapter` of `@socket.io/redis-adapter` 8.3, and of `@socket.io/redis-emitter` 5;
 //! [`Mode::Sharded`] that of `createShardedAdapter`. Instances of one cluster share mode, prefix and, in sharded mode,
 //! [`Subscription`]. Unlike the reference, an instance in classic mode subscribes only to the rooms that its own sockets
-//! are in, not to those of the whole namespace.
+//! are in, not to those of the whole namespace. What other instances send to a room arrives once Redis has taken the
+//! subscription, a round trip after the first socket has joined.
 //!
 //! # When Redis is away
 //!
@@ -46,6 +47,8 @@ mod link;
 mod losses;
 mod message;
 mod sharded;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::HashMap;
@@ -83,7 +86,8 @@ pub struct RedisConfig {
     pub request_timeout: Duration,
     /// Most bytes of a message, in both directions. Default: 16 MiB.
     pub max_message_bytes: usize,
-    /// Most bytes of messages that wait to leave; beyond it they are lost. Default: 64 MiB.
+    /// Most bytes of messages that wait to leave, and of those that wait to be delivered; beyond it they are lost.
+    /// Default: 64 MiB.
     pub max_queued_bytes: usize,
 }
 
@@ -218,7 +222,7 @@ impl Redis {
         self.link.is_connected()
     }
 
-    /// Returns how many messages have not, or may not have, reached other instances.
+    /// Returns how many messages have not, or may not have, reached other instances, or this one from them.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.link.losses().total()

@@ -135,6 +135,14 @@ enum Order {
     Flushed(oneshot::Sender<()>),
 }
 
+/// The channels that are wanted.
+#[derive(Default)]
+struct Routes {
+    channels: HashMap<Box<str>, Subscription>,
+    /// Changes are ordered; while there is no connection they would only pile up.
+    live: bool,
+}
+
 struct Subscription {
     receiver: Weak<dyn Receive>,
     /// Wishes for this channel.
@@ -154,7 +162,9 @@ struct Shared {
     max_queued_bytes: usize,
     /// Bytes that wait to be published.
     queued: AtomicUsize,
-    routes: Mutex<HashMap<Box<str>, Subscription>>,
+    /// Bytes that have come and wait to be delivered.
+    arrived: AtomicUsize,
+    routes: Mutex<Routes>,
     connection: watch::Sender<Option<Connection>>,
     losses: Losses,
 }
@@ -176,13 +186,14 @@ impl Link {
             place,
             max_queued_bytes,
             queued: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
             routes: Mutex::default(),
             connection: watch::Sender::new(None),
             losses: Losses::default(),
         });
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
-        runtime.spawn(keep(Arc::clone(&shared), ordered));
+        runtime.spawn(keep(Arc::clone(&shared), ordered, orders.downgrade()));
         Self { shared, orders, runtime }
     }
 
@@ -235,8 +246,8 @@ impl Link {
 
     /// Has what is published in a channel delivered, once more.
     pub(super) fn subscribe(&self, channel: &str, receiver: Weak<dyn Receive>) {
-        let mut routes = self.shared.routes();
-        match routes.entry(channel.into()) {
+        let Routes { channels, live } = &mut *self.shared.routes();
+        match channels.entry(channel.into()) {
             Entry::Occupied(mut route) => {
                 let route = route.get_mut();
                 route.wanted += 1;
@@ -244,32 +255,36 @@ impl Link {
             }
             Entry::Vacant(route) => {
                 route.insert(Subscription { receiver, wanted: 1 });
-                // Under the lock, so that orders for a channel come in the order of the wishes.
-                let _ended = self.orders.send(Order::Subscribe(channel.into()));
+                self.order(*live, Order::Subscribe(channel.into()));
             }
         }
     }
 
     /// Takes one wish for a channel back.
     pub(super) fn unsubscribe(&self, channel: &str) {
-        let mut routes = self.shared.routes();
-        if let Some(route) = routes.get_mut(channel) {
+        let Routes { channels, live } = &mut *self.shared.routes();
+        if let Some(route) = channels.get_mut(channel) {
             route.wanted -= 1;
             if route.wanted == 0 {
-                routes.remove(channel);
-                let _ended = self.orders.send(Order::Unsubscribe(channel.into()));
+                channels.remove(channel);
+                self.order(*live, Order::Unsubscribe(channel.into()));
             }
         }
     }
 
     /// Takes all wishes of a receiver back.
     pub(super) fn forget(&self, receiver: &Weak<dyn Receive>) {
-        let mut routes = self.shared.routes();
-        let gone = routes.iter().filter(|(_, route)| route.receiver.ptr_eq(receiver));
-        let gone: Vec<Box<str>> = gone.map(|(channel, _)| channel.clone()).collect();
-        for channel in gone {
-            routes.remove(&channel);
-            let _ended = self.orders.send(Order::Unsubscribe(channel));
+        let Routes { channels, live } = &mut *self.shared.routes();
+        for (channel, _) in channels.extract_if(|_, route| route.receiver.ptr_eq(receiver)) {
+            self.order(*live, Order::Unsubscribe(channel));
+        }
+    }
+
+    /// Passes an order on, under the lock of the routes: so orders for a channel come in the order of the wishes.
+    fn order(&self, live: bool, order: Order) {
+        if live {
+            // An error means that the runtime is gone.
+            let _ended = self.orders.send(order);
         }
     }
 
@@ -286,18 +301,26 @@ impl Link {
 }
 
 impl Shared {
-    fn routes(&self) -> MutexGuard<'_, HashMap<Box<str>, Subscription>> {
+    fn routes(&self) -> MutexGuard<'_, Routes> {
         // Nothing under this lock can panic halfway.
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect(&self, pushes: mpsc::UnboundedSender<PushInfo>, lost: Arc<Notify>) -> RedisResult<Connection> {
+    async fn connect(
+        self: &Arc<Self>,
+        pushes: mpsc::UnboundedSender<PushInfo>,
+        lost: Arc<Notify>,
+    ) -> RedisResult<Connection> {
+        let shared = Arc::clone(self);
         let push = move |push: PushInfo| -> Result<(), redis::aio::SendError> {
             if push.kind == PushKind::Disconnection {
                 lost.notify_one();
             }
-            // An error would end the connection's own bookkeeping; whoever took the messages is gone.
-            let _ended = pushes.send(push);
+            if shared.accept(&push) {
+                // An error means that whoever took the messages is gone.
+                let _ended = pushes.send(push);
+            }
+            // An error would end the connection's own bookkeeping.
             Ok(())
         };
         let connecting = async {
@@ -321,6 +344,18 @@ impl Shared {
             }
         };
         timeout(2 * CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Takes account of what has come; false where there is no room for it.
+    fn accept(&self, push: &PushInfo) -> bool {
+        let bytes = payload_bytes(push);
+        let waiting = self.arrived.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let accepted = waiting <= self.max_queued_bytes;
+        if !accepted {
+            self.arrived.fetch_sub(bytes, Relaxed);
+            self.losses.count(1, "they come faster than they are delivered");
+        }
+        accepted
     }
 
     /// Carries out orders in a batch.
@@ -376,11 +411,15 @@ impl Shared {
         connection: &mut Connection,
         ordered: &mut mpsc::UnboundedReceiver<Order>,
     ) -> RedisResult<()> {
-        // What was ordered while there was no connection is in the routes, or was not accepted.
+        // What the last connection has left undone is in the routes, or lost.
         while let Ok(order) = ordered.try_recv() {
             self.give_up(order);
         }
-        let channels: Vec<Order> = self.routes().keys().cloned().map(Order::Subscribe).collect();
+        let channels: Vec<Order> = {
+            let mut routes = self.routes();
+            routes.live = true;
+            routes.channels.keys().cloned().map(Order::Subscribe).collect()
+        };
         for batch in channels.chunks(BATCH) {
             self.perform(connection, batch).await?;
         }
@@ -418,8 +457,13 @@ impl Shared {
             if let Err(error) = performed {
                 let published = batch.iter().filter(|order| matches!(order, Order::Publish { .. })).count();
                 // Some of them may have arrived; nobody can tell.
-                self.losses.count(published as u64, "the connection broke while it left");
-                return Err(error);
+                self.losses.count(published as u64, "they were refused, or the connection broke");
+                // What Redis merely refuses does not end the connection, unless it is a subscription that is missing then.
+                let subscribes = batch.iter().any(|order| matches!(order, Order::Subscribe(_)));
+                if subscribes || error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
+                    return Err(error);
+                }
+                tracing::debug!(%error, "Redis refuses messages to other instances");
             }
             for order in batch.drain(..) {
                 if let Order::Flushed(flushed) = order {
@@ -430,8 +474,22 @@ impl Shared {
         }
     }
 
+    /// A channel is not listened to any more: because we said so, or because its slot has moved to another node.
+    fn unsubscribed(&self, push: &PushInfo, orders: &mpsc::WeakUnboundedSender<Order>) {
+        if let (Some(Value::BulkString(channel)), Some(orders)) = (push.data.first(), orders.upgrade())
+            && let Ok(channel) = str::from_utf8(channel)
+            && self.routes().channels.contains_key(channel)
+        {
+            let _ended = orders.send(Order::Subscribe(channel.into()));
+        }
+    }
+
     /// Hands on what was published.
-    fn deliver(&self, push: PushInfo) {
+    fn deliver(&self, push: PushInfo, orders: &mpsc::WeakUnboundedSender<Order>) {
+        self.arrived.fetch_sub(payload_bytes(&push), Relaxed);
+        if push.kind == PushKind::SUnsubscribe {
+            return self.unsubscribed(&push, orders);
+        }
         if !matches!(push.kind, PushKind::Message | PushKind::SMessage) {
             return;
         }
@@ -439,11 +497,19 @@ impl Shared {
         if let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) = (data.next(), data.next())
             && let Ok(channel) = str::from_utf8(&channel)
         {
-            let receiver = self.routes().get(channel).and_then(|route| route.receiver.upgrade());
+            let receiver = self.routes().channels.get(channel).and_then(|route| route.receiver.upgrade());
             if let Some(receiver) = receiver {
                 receiver.receive(channel, payload);
             }
         }
+    }
+}
+
+/// What a message counts while it waits: its payload comes last.
+fn payload_bytes(push: &PushInfo) -> usize {
+    match (&push.kind, push.data.last()) {
+        (PushKind::Message | PushKind::SMessage, Some(Value::BulkString(payload))) => payload.len(),
+        _ => 0,
     }
 }
 
@@ -472,31 +538,40 @@ fn closed() -> RedisError {
 }
 
 /// Keeps the connection until the link is dropped.
-async fn keep(shared: Arc<Shared>, mut ordered: mpsc::UnboundedReceiver<Order>) {
+async fn keep(
+    shared: Arc<Shared>,
+    mut ordered: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::WeakUnboundedSender<Order>,
+) {
     let (pushes, mut pushed) = mpsc::unbounded_channel();
     let receiving = Arc::clone(&shared);
     let receiver = tokio::spawn(async move {
         while let Some(push) = pushed.recv().await {
-            receiving.deliver(push);
+            receiving.deliver(push, &orders);
         }
     });
-    let mut pause = BACKOFF.0;
+    let (mut pause, mut warned) = (BACKOFF.0, false);
     while !ordered.is_closed() {
         let lost = Arc::new(Notify::new());
         let ended = async {
             let mut connection = shared.connect(pushes.clone(), Arc::clone(&lost)).await?;
             shared.resubscribe(&mut connection, &mut ordered).await?;
             tracing::info!("connected to the Redis of the cluster");
-            pause = BACKOFF.0;
+            (pause, warned) = (BACKOFF.0, false);
             shared.connection.send_replace(Some(connection.clone()));
             shared.serve(&mut connection, &mut ordered, &lost).await
         };
         let ended: RedisResult<bool> = ended.await;
+        shared.routes().live = false;
         let was_connected = shared.connection.send_replace(None).is_some();
         match ended {
             Ok(_) => break,
             Err(error) if was_connected => {
                 tracing::warn!(%error, "the Redis of the cluster is lost; this instance goes on alone");
+                warned = true;
+            }
+            Err(error) if !std::mem::replace(&mut warned, true) => {
+                tracing::warn!(%error, "the Redis of the cluster is not to be reached; this instance goes on alone");
             }
             Err(error) => tracing::debug!(%error, "the Redis of the cluster is not to be reached"),
         }

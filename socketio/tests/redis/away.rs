@@ -93,3 +93,61 @@ async fn settings_that_cannot_be_are_refused() {
     classic.mode = Mode::Sharded(Subscription::Dynamic);
     assert!(!format!("{:?}", RedisConfig::new("redis://:secret@host")).contains("secret"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_whose_slot_moves_to_another_node_is_followed() {
+    let cluster = RedisCluster::start().unwrap();
+    let one = Node::start(RedisConfig::cluster(cluster.urls())).await;
+    let two = Node::start(RedisConfig::cluster(cluster.urls())).await;
+    let (mut a, _) = one.member("room").await;
+    let (mut b, _) = two.member("room").await;
+    let channel = "socket.io#/#room#";
+    let from = cluster.node_of(channel).unwrap();
+    let to = (from + 1) % 3;
+    let id = |node: usize| cluster.node(node).cli(&["CLUSTER", "MYID"]).unwrap();
+    let slot = cluster.node(0).cli(&["CLUSTER", "KEYSLOT", channel]).unwrap();
+    let (from_id, to_id) = (id(from), id(to));
+    cluster.node(to).cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).unwrap();
+    cluster.node(from).cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).unwrap();
+    for node in [to, from, (to + 1) % 3] {
+        cluster.node(node).cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).unwrap();
+    }
+    within("broadcasts to arrive again", async {
+        loop {
+            one.root().to("room").emit("again", ()).unwrap();
+            let arrived = tokio::time::timeout(std::time::Duration::from_millis(200), b.text()).await;
+            a.expect([r#"42["again"]"#]).await;
+            if arrived.is_ok() {
+                break;
+            }
+        }
+    })
+    .await;
+    one.server.finish().await;
+    two.server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stops_answering_is_lost_and_one_that_refuses_is_not() {
+    let server = syncwatch_backends::Redis::start().unwrap();
+    let one = Node::start(settings(&server, Mode::Classic)).await;
+    let two = Node::start(settings(&server, Mode::Classic)).await;
+    let (mut b, _) = two.member("room").await;
+    server.cli(&["ACL", "SETUSER", "default", "-publish"]).unwrap();
+    one.root().emit("refused", ()).unwrap();
+    until("the refusal", || one.redis.lost() == 1).await;
+    assert!(one.redis.is_connected());
+    server.cli(&["ACL", "SETUSER", "default", "+publish"]).unwrap();
+    one.root().emit("taken", ()).unwrap();
+    b.expect([r#"42["taken"]"#]).await;
+    server.pause().unwrap();
+    one.root().emit("unheard", ()).unwrap();
+    until("the loss to be seen", || !one.redis.is_connected()).await;
+    server.resume().unwrap();
+    within("one to come back", one.redis.ready()).await;
+    within("two to come back", two.redis.ready()).await;
+    one.root().emit("back", ()).unwrap();
+    while b.text().await != r#"42["back"]"# {}
+    one.server.finish().await;
+    two.server.finish().await;
+}

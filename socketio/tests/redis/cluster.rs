@@ -47,6 +47,14 @@ async fn broadcasts(nodes: &[Node; 3]) {
     got(&mut a, &two.root(), &[r#"42["a or b"]"#, volatile]).await;
     c.expect([r#"42["a or b"]"#, own, volatile, r#"42["last"]"#]).await;
     b.expect([r#"42["a or b"]"#, r#"42["not a"]"#, own, r#"42["two"]"#, volatile, r#"42["last"]"#]).await;
+    // In order, whatever else there is to do.
+    for number in 0..1_000 {
+        two.root().to("a").emit("n", (number,)).unwrap();
+    }
+    for number in 0..1_000 {
+        let expected = format!(r#"42["n",{number}]"#);
+        assert_eq!((a.text().await, c.text().await), (expected.clone(), expected));
+    }
     // To one socket by its id, and from a socket.
     three.root().to(&*a_id).emit("a's own", ()).unwrap();
     a.expect([r#"42["a's own"]"#]).await;

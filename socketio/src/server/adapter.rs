@@ -13,6 +13,7 @@ mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -364,7 +365,7 @@ impl Local {
 #[derive(Debug, Default)]
 pub struct LocalAcks {
     /// Who was asked and has not answered yet.
-    pub(super) missing: Vec<SocketId>,
+    pub(super) missing: HashSet<SocketId>,
     pub(super) answers: Option<mpsc::UnboundedReceiver<(SocketId, Data)>>,
 }
 
@@ -378,9 +379,7 @@ impl LocalAcks {
     /// Waits for the next answer; `None` when the rest will not answer: they have left, or their time is up.
     pub async fn next(&mut self) -> Option<Data> {
         let (socket, answer) = self.answers.as_mut()?.recv().await?;
-        if let Some(at) = self.missing.iter().position(|missing| *missing == socket) {
-            self.missing.swap_remove(at);
-        }
+        self.missing.remove(&socket);
         Some(answer)
     }
 }

@@ -248,7 +248,7 @@ pub(super) async fn emit_with_ack<T: FromArguments>(
         |all: &Gathering| all.asked.is_some_and(|asked| all.heard >= asked) && all.answered_elsewhere >= all.clients;
     gathering.run(replies, Some(&mut local), timeout, complete).await;
     let missing_elsewhere = gathering.clients.saturating_sub(gathering.answered_elsewhere);
-    Ok(gathering.into_acks(local.missing, missing_elsewhere))
+    Ok(gathering.into_acks(local.missing.into_iter().collect(), missing_elsewhere))
 }
 
 pub(super) async fn fetch_sockets(namespace: &Namespace, target: &Target) -> Result<Vec<RemoteSocket>, ClusterError> {

@@ -315,10 +315,10 @@ impl Shared {
     pub(super) fn ask(&self, packet: &Outgoing, id: u64, target: &Target, timeout: Duration) -> LocalAcks {
         let deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
         let (answer, answers) = mpsc::unbounded_channel();
-        let mut missing = Vec::new();
-        for socket in self.memory.sockets(target) {
+        let sockets = self.memory.sockets(target);
+        let missing = sockets.iter().map(|socket| socket.id().clone()).collect();
+        for socket in sockets {
             socket.ask(packet.clone(), id, deadline, &answer);
-            missing.push(socket.id().clone());
         }
         LocalAcks { missing, answers: Some(answers) }
     }

@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::adapter::{ClusterError, LocalAcks, Replies, Reply, Request, SocketInfo, Target};
+use super::adapter::{ClusterError, LocalAcks, Outgoing, Replies, Reply, Request, SocketInfo, Target};
 use super::broadcast::Broadcast;
 use super::namespace::Namespace;
-use super::socket::{Room, SocketId};
+use super::socket::{AckError, Room, SocketId};
 use crate::{Arguments, Data, Event, FromArguments, UsageError};
 
 /// Most bytes of answers that one question takes: an event with ack goes to any number of clients, each of which may
@@ -85,6 +85,23 @@ impl RemoteSocket {
     /// Those of [`Broadcast::emit`].
     pub fn emit(&self, name: &str, arguments: impl Arguments) -> Result<(), UsageError> {
         self.to().emit(name, arguments)
+    }
+
+    /// Sends an event and waits for the client's ack, for as long as `timeout`.
+    ///
+    /// # Errors
+    /// [`AckError`]; of a socket that has left, or is out of reach, only that its time is up.
+    pub async fn emit_with_ack<T: FromArguments>(
+        &self,
+        name: &str,
+        arguments: impl Arguments,
+        timeout: Duration,
+    ) -> Result<T, AckError> {
+        let acks = self.to().emit_with_ack::<Data>(name, arguments, timeout).await;
+        let mut acks = acks.map_err(|error| AckError::Emit(error.into()))?;
+        // Others may have joined the room of its name; whoever answers first is heard.
+        let answer = acks.answers.drain(..).next().ok_or(AckError::Timeout)?;
+        answer.args().map_err(AckError::Mismatch)
     }
 
     /// Puts the socket into a room.
@@ -239,7 +256,7 @@ pub(super) async fn emit_with_ack<T: FromArguments>(
     timeout: Duration,
 ) -> Result<Acks<T>, UsageError> {
     let id = namespace.shared().next_ack();
-    let packet = super::outgoing::Outgoing::event(namespace.name(), Some(id), name, arguments)?;
+    let packet = Outgoing::event(namespace.name(), Some(id), name, arguments)?;
     let replies = ask(namespace, Request::Emit(&packet, target), timeout, target.local);
     let mut local = namespace.shared().ask(&packet, id, target, timeout);
     drop(packet);

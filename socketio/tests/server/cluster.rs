@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use socketio::adapter::{Adapter, ClusterError, Command, Local, Outgoing, Replies, Request, SocketInfo, Target};
-use socketio::server::{IoBuilder, NamespaceBuilder, Room, ServerAck};
+use socketio::server::{AckError, IoBuilder, NamespaceBuilder, Room, ServerAck};
 use socketio::{Ack, Args, Binary, Event, Io, Namespace, Socket};
 
 use crate::support::{Client, Server, config, fence, until};
@@ -213,6 +213,13 @@ async fn sockets_of_every_instance_are_described_moved_and_sent_away() {
     one.root().local().sockets_join("d").unwrap();
     all[1].emit("you", ()).unwrap();
     b.expect([r#"42["you"]"#]).await;
+    let far = all[1].clone();
+    let asking = tokio::spawn(async move { far.emit_with_ack::<u8>("how many", (), TIMEOUT).await });
+    b.expect([r#"420["how many"]"#]).await;
+    b.send("430[7]").await;
+    assert_eq!(asking.await.unwrap(), Ok(7));
+    assert_eq!(all[1].emit_with_ack::<u8>("again", (), SOON).await, Err(AckError::Timeout));
+    b.expect([r#"421["again"]"#]).await;
     assert_eq!(two.sockets(1).await[0].rooms(), [Room::from("c")]);
     assert_eq!(one.sockets(1).await[0].rooms().len(), 3);
     all[1].disconnect(false).unwrap();

@@ -43,6 +43,7 @@
 //! line in the log at level debug; every question has a deadline.
 
 mod classic;
+mod connection;
 mod link;
 mod losses;
 mod message;
@@ -63,7 +64,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use self::classic::Classic;
-use self::link::{Kind, Link, Place, Receive};
+use self::connection::{Kind, Place};
+use self::link::{Link, Receive};
 use self::message::{Dropped, Heard, Say};
 use self::sharded::Sharded;
 use super::{Adapter, ClusterError, Command, Local, Outgoing, Replies, Request, SocketInfo, Target};

@@ -8,18 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
-use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{
-    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
-    RedisError, RedisResult, Value,
-};
+use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::connection::{Connection, Kind, Place};
 use super::losses::Losses;
 use crate::server::adapter::ClusterError;
 
@@ -34,94 +29,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// Most orders that go out together: enough to share a round trip, few enough to keep its memory small.
 const BATCH: usize = 512;
 
-/// Which of Redis's two kinds of publish and subscribe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Plain,
-    Sharded,
-}
-
-impl Kind {
-    fn publish(self) -> &'static str {
-        if self == Self::Plain { "PUBLISH" } else { "SPUBLISH" }
-    }
-
-    fn subscribe(self) -> &'static str {
-        if self == Self::Plain { "SUBSCRIBE" } else { "SSUBSCRIBE" }
-    }
-
-    fn unsubscribe(self) -> &'static str {
-        if self == Self::Plain { "UNSUBSCRIBE" } else { "SUNSUBSCRIBE" }
-    }
-
-    fn count(self) -> &'static str {
-        if self == Self::Plain { "NUMSUB" } else { "SHARDNUMSUB" }
-    }
-}
-
 /// Who takes what is published in a channel. It must not wait.
 pub(super) trait Receive: Send + Sync {
     fn receive(&self, channel: &str, payload: Vec<u8>);
-}
-
-/// Where Redis is.
-pub(super) enum Place {
-    Single(Box<Client>),
-    Cluster(Vec<redis::ConnectionInfo>),
-}
-
-impl Place {
-    /// Reads where it is from URLs: several are nodes of one cluster.
-    pub(super) fn parse(urls: &[String], cluster: bool) -> RedisResult<Self> {
-        let mut nodes = Vec::new();
-        for url in urls {
-            let info = url.as_str().into_connection_info()?;
-            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-            nodes.push(info.set_redis_settings(settings));
-        }
-        if cluster {
-            return Ok(Self::Cluster(nodes));
-        }
-        let node = nodes.pop().ok_or((redis::ErrorKind::InvalidClientConfig, "no URL"))?;
-        Client::open(node).map(|client| Self::Single(Box::new(client)))
-    }
-}
-
-#[derive(Clone)]
-enum Connection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-impl Connection {
-    async fn run<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> RedisResult<T> {
-        match self {
-            Self::Single(connection) => pipeline.query_async(connection).await,
-            Self::Cluster(connection) => pipeline.query_async(connection).await,
-        }
-    }
-
-    async fn ping(&mut self) -> RedisResult<()> {
-        match self {
-            Self::Single(connection) => redis::cmd("PING").exec_async(connection).await,
-            Self::Cluster(connection) => redis::cmd("PING").exec_async(connection).await,
-        }
-    }
-
-    async fn count(&mut self, kind: Kind, channel: &str) -> RedisResult<usize> {
-        let mut command = redis::cmd("PUBSUB");
-        command.arg(kind.count()).arg(channel);
-        let counted = match self {
-            Self::Single(connection) => command.query_async::<Value>(connection).await?,
-            // The channel's own node knows all its subscribers.
-            Self::Cluster(connection) => {
-                let node = SingleNodeRoutingInfo::SpecificNode(Route::with_key(channel, SlotAddr::Master));
-                connection.route_command(command, RoutingInfo::SingleNode(node)).await?
-            }
-        };
-        let counted: HashMap<String, usize> = HashMap::from_redis_value(counted)?;
-        Ok(counted.into_values().sum())
-    }
 }
 
 enum Order {

@@ -1,0 +1,94 @@
+//! A Redis or a Redis Cluster, alike.
+
+use std::collections::HashMap;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisResult, Value};
+
+/// Which of Redis's two kinds of publish and subscribe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    Sharded,
+}
+
+impl Kind {
+    pub(super) fn publish(self) -> &'static str {
+        if self == Self::Plain { "PUBLISH" } else { "SPUBLISH" }
+    }
+
+    pub(super) fn subscribe(self) -> &'static str {
+        if self == Self::Plain { "SUBSCRIBE" } else { "SSUBSCRIBE" }
+    }
+
+    pub(super) fn unsubscribe(self) -> &'static str {
+        if self == Self::Plain { "UNSUBSCRIBE" } else { "SUNSUBSCRIBE" }
+    }
+
+    fn count(self) -> &'static str {
+        if self == Self::Plain { "NUMSUB" } else { "SHARDNUMSUB" }
+    }
+}
+
+/// Where Redis is.
+pub(super) enum Place {
+    Single(Box<Client>),
+    Cluster(Vec<redis::ConnectionInfo>),
+}
+
+impl Place {
+    /// Reads where it is from URLs: several are nodes of one cluster.
+    pub(super) fn parse(urls: &[String], cluster: bool) -> RedisResult<Self> {
+        let mut nodes = Vec::new();
+        for url in urls {
+            let info = url.as_str().into_connection_info()?;
+            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+            nodes.push(info.set_redis_settings(settings));
+        }
+        if cluster {
+            return Ok(Self::Cluster(nodes));
+        }
+        let node = nodes.pop().ok_or((redis::ErrorKind::InvalidClientConfig, "no URL"))?;
+        Client::open(node).map(|client| Self::Single(Box::new(client)))
+    }
+}
+
+/// A connection that takes commands from several tasks.
+#[derive(Clone)]
+pub(super) enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    pub(super) async fn run<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> RedisResult<T> {
+        match self {
+            Self::Single(connection) => pipeline.query_async(connection).await,
+            Self::Cluster(connection) => pipeline.query_async(connection).await,
+        }
+    }
+
+    pub(super) async fn ping(&mut self) -> RedisResult<()> {
+        match self {
+            Self::Single(connection) => redis::cmd("PING").exec_async(connection).await,
+            Self::Cluster(connection) => redis::cmd("PING").exec_async(connection).await,
+        }
+    }
+
+    pub(super) async fn count(&mut self, kind: Kind, channel: &str) -> RedisResult<usize> {
+        let mut command = redis::cmd("PUBSUB");
+        command.arg(kind.count()).arg(channel);
+        let counted = match self {
+            Self::Single(connection) => command.query_async::<Value>(connection).await?,
+            // The channel's own node knows all its subscribers.
+            Self::Cluster(connection) => {
+                let node = SingleNodeRoutingInfo::SpecificNode(Route::with_key(channel, SlotAddr::Master));
+                connection.route_command(command, RoutingInfo::SingleNode(node)).await?
+            }
+        };
+        let counted: HashMap<String, usize> = HashMap::from_redis_value(counted)?;
+        Ok(counted.into_values().sum())
+    }
+}

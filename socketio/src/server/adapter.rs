@@ -5,6 +5,31 @@
 //! carries it to the other instances; it learns which rooms have members here, so that it need not listen for others;
 //! and it carries what one instance asks of the rest. [`IoBuilder::adapter`](super::IoBuilder::adapter) sets it.
 //!
+//! What an application does is the same with an adapter and without:
+//!
+//! ```
+//! use socketio::{Io, Namespace};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let io = Io::builder() // .adapter(…)
+//!     .namespace("/", |root| {
+//!         root.on_server_side("reload", |_: &Namespace, what: String, ack| {
+//!             // Another instance says so.
+//!             let _unserialisable = ack.map(|ack| ack.send((format!("{what} is new"),)));
+//!         });
+//!     })
+//!     .build()?;
+//! let root = io.of("/").ok_or("it was just registered")?;
+//! root.to("lobby").sockets_join("game")?;
+//! for socket in root.to("game").fetch_sockets().await? {
+//!     socket.emit("welcome", (socket.id(),))?;
+//! }
+//! let acks = root.server_side_emit_with_ack::<String>("reload", ("settings",)).await?;
+//! assert!(acks.is_complete() && acks.answers.is_empty()); // there are no others
+//! # Ok(()) }
+//! ```
+//!
 //! No method of an adapter waits: it queues what it has to send, within a limit. What is lost on the way to other
 //! instances is the adapter's to count and to log; only a [`Command`] and a [`Request`] have somebody to tell. Delivery
 //! within this instance never depends on the others.

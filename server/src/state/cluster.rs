@@ -270,9 +270,9 @@ impl Cluster {
 }
 
 impl Point {
-    /// Where a room begins that was not in Redis before.
+    /// Where a room begins that was not in Redis before. Whatever another instance still knows of it is newer.
     pub fn start() -> Self {
-        Self { version: 1, id: random() }
+        Self { version: 0, id: random() }
     }
 }
 

@@ -258,7 +258,9 @@ impl<S: RoomStore, P: Publisher> Rooms<S, P> {
         }
         self.0.stop.notify_one();
         self.0.stopped.notified().await;
-        self.0.take_leave().await;
+        if timeout(2 * self.0.options.store_deadline, self.0.take_leave()).await.is_err() {
+            warn!("the other instances could not be told in time that this one goes");
+        }
         upkeep::write_everything(&self.0).await;
     }
 }

@@ -93,9 +93,9 @@ impl Connections {
         }
     }
 
-    /// Whether a connection is in a room, or on its way.
-    pub(super) fn knows(&self, connection: ConnectionId) -> bool {
-        self.shard(connection).contains_key(&connection)
+    /// Whether a connection has arrived in this room.
+    pub(super) fn is_in(&self, connection: ConnectionId, cell: &Cell) -> bool {
+        self.room_of(connection).is_some_and(|held| held.key == cell.key)
     }
 
     /// Forgets a connection that a room has let go.

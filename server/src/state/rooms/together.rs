@@ -271,8 +271,8 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
             }
         }
         let seated = entry.diff.seats.iter().filter_map(|(_, record)| record.as_ref()?.connection());
-        let strangers =
-            seated.filter(|connection| connection.instance() == own && !self.connections.knows(*connection));
+        let strangers = seated
+            .filter(|connection| connection.instance() == own && !self.connections.is_in(*connection, &held.cell));
         for connection in strangers {
             together.note(Command::Disconnected { connection, deliberate: true }, self.clock.now_ms());
         }
@@ -294,8 +294,11 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         let Some(room) = Room::take_up(whole, self.options.room) else { return };
         let live = &mut *held.live;
         let missed = live.room.missed(&room, own, self.clock.now_ms());
-        let strangers: Vec<_> =
-            room.members_of(own).into_iter().filter(|connection| !self.connections.knows(*connection)).collect();
+        let strangers: Vec<_> = room
+            .members_of(own)
+            .into_iter()
+            .filter(|connection| !self.connections.is_in(*connection, &held.cell))
+            .collect();
         live.room = room;
         if let Some(together) = &mut live.together {
             together.at = at;

@@ -89,7 +89,8 @@ async fn look_after<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, cell:
             return;
         }
         Slot::Loaded(live) => {
-            if live.is_compared() && live.unload_at.is_some_and(|due_ms| due_ms <= now_ms) {
+            let may_go = live.room.is_closed() || live.is_compared();
+            if may_go && live.unload_at.is_some_and(|due_ms| due_ms <= now_ms) {
                 if shared.write_out(&cell, live).await.is_ok() {
                     shared.forget(&cell);
                     *slot = Slot::Gone(None);

@@ -5,7 +5,7 @@
 //! too, and tell their own connections of it. So all changes of a room have one order, and everybody hears of each once,
 //! in that order.
 //!
-//! Redis keeps the newest state of a room, for who comes, and the last [`LOG_ENTRIES`] changes, for who has missed some.
+//! Redis keeps the newest state of a room, for who comes, and the last 256 changes, for who has missed some.
 //! The three keys of the contract are written with every change, by the same script.
 
 use std::fmt;

@@ -6,7 +6,7 @@
 //! written together. One task waits for all rooms' deadlines. A store that hangs stops the room's waiting command only
 //! once: from then on durable commands fail at once, until the store answers a ping, and playback goes on meanwhile.
 //!
-//! Where there are other instances, a change counts once all of them can know of it; see [`together`].
+//! Where there are other instances, a change counts once all of them can know of it; see [`cluster`](super::cluster).
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -31,7 +31,11 @@ const memory = {
 
 /** Who the page is to the server: nobody (a guest), or the bearer of the token that came with a room it opened. */
 let token;
-const sync = new SyncWatch({ token: () => token });
+/** The path the server is under, behind a proxy perhaps: `/`, or `/watch/`. A room's page asks for this file beside it. */
+const BASE = new URL(import.meta.url).pathname.replace(/(r\/)?app\.js$/, "");
+for (const link of document.querySelectorAll("[data-home]")) link.href = BASE;
+
+const sync = new SyncWatch({ url: location.origin + BASE, token: () => token });
 const player = new Player(sync, $("video"), { time: $("timecode"), sweep: $("sweep") });
 /** For the console. */
 globalThis.syncwatch = sync;
@@ -129,7 +133,7 @@ async function api(path, options) {
 }
 
 function roomPath(code) {
-  return `/r/${encodeURIComponent(code)}`;
+  return `${BASE}r/${encodeURIComponent(code)}`;
 }
 
 async function join(request) {
@@ -161,7 +165,7 @@ onSubmit($("create"), async () => {
     playbackControl: createForm.playbackControl.value,
   };
   const headers = { "Content-Type": "application/json", ...(bearer && { Authorization: `Bearer ${bearer}` }) };
-  const answer = await api("/api/rooms", { method: "POST", headers, body: JSON.stringify(room) });
+  const answer = await api(`${BASE}api/rooms`, { method: "POST", headers, body: JSON.stringify(room) });
   become(answer.token ?? bearer);
   await join({ roomCode: answer.data.code, guestName: createForm.guestName.value.trim(), password: room.password });
 });
@@ -173,7 +177,7 @@ onSubmit($("join"), () => {
 });
 
 function codeInAddress() {
-  return /^\/r\/([A-Za-z0-9]{8})\/?$/.exec(location.pathname)?.[1].toUpperCase();
+  return /\/r\/([A-Za-z0-9]{8})\/?$/.exec(location.pathname)?.[1].toUpperCase();
 }
 
 /** Shows the lobby for this address: a shared link asks for a name only, and says what it leads to. */
@@ -192,7 +196,7 @@ async function showLobby() {
   if (!code) return;
   joinForm.roomCode.value = code;
   try {
-    const { data: room } = await api(`/api/rooms/${code}`);
+    const { data: room } = await api(`${BASE}api/rooms/${code}`);
     $("join-title").textContent = room.name || "Join the room";
     $("join-about").textContent = room.participantCount === 1 ? "One person is inside." : `${room.participantCount} people are inside.`;
     $("join-about").hidden = !(room.participantCount > 0);
@@ -338,7 +342,7 @@ $("leave").addEventListener("click", () => attempt(() => sync.leave()));
 
 sync.addEventListener("left", ({ detail: { reason, message, error } }) => {
   memory.set("room", undefined);
-  if (location.pathname !== "/") history.pushState(null, "", "/");
+  if (location.pathname !== BASE) history.pushState(null, "", BASE);
   names.clear();
   showLobby();
   if (reason === "leave") return;

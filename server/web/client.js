@@ -1,8 +1,8 @@
 /**
  * A reference client for SyncWatch: one WebSocket, no dependencies.
  *
- *     import { SyncWatch } from "/client.js";
- *     const sync = new SyncWatch({ url: "https://watch.example" });
+ *     import { SyncWatch } from "https://watch.example/client.js";
+ *     const sync = new SyncWatch({ url: "https://watch.example" }); // or "https://example.org/watch/", with the slash
  *     sync.addEventListener("change", () => console.log(sync.participants, sync.playback));
  *     await sync.join({ roomCode: "ABCD2345", guestName: "Ada" });
  *     setInterval(() => console.log(sync.position()), 1000);
@@ -180,7 +180,7 @@ export class SyncWatch extends EventTarget {
   connect() {
     if (this.#socket) return;
     clearTimeout(this.#timers.retry);
-    const url = new URL("/socket.io/?EIO=4&transport=websocket", this.#options.url ?? globalThis.location?.origin);
+    const url = new URL("socket.io/?EIO=4&transport=websocket", this.#options.url ?? globalThis.location?.origin);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new (this.#options.WebSocket ?? WebSocket)(url);
     this.#socket = socket;

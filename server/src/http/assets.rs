@@ -29,8 +29,11 @@ const POLICY: &str = "default-src 'self'; media-src *; img-src 'self' data: http
                       frame-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Finds the file under a path; `/r/CODE`, the link to a room, is the page as well.
+///
+/// The page names its files relative to itself, since a proxy may have it under any path. So they are beside `/r/CODE` too.
 fn find(path: &str) -> Option<&'static Asset> {
-    match path {
+    let file = path.strip_prefix("/r").filter(|file| file.contains('.')).unwrap_or(path);
+    match file {
         "/" | "/index.html" => Some(&PAGE),
         "/app.js" => Some(&APP),
         "/client.js" => Some(&CLIENT),
@@ -73,7 +76,10 @@ mod tests {
             let answer = answer(path, &HeaderMap::new()).unwrap();
             assert_eq!(answer.headers()[CONTENT_TYPE], "text/html; charset=utf-8", "{path}");
         }
-        for path in ["/r/", "/r/ABC", "/r/ABCD2345/x", "/../Cargo.toml", "/nothing"] {
+        for path in ["/app.js", "/r/app.js", "/r/player.js", "/r/style.css"] {
+            assert!(answer(path, &HeaderMap::new()).is_some(), "{path}");
+        }
+        for path in ["/r/", "/r/index.htm", "/r/r/app.js", "/r/ABC", "/r/ABCD2345/x", "/../Cargo.toml", "/nothing"] {
             assert!(answer(path, &HeaderMap::new()).is_none(), "{path}");
         }
     }

@@ -36,16 +36,21 @@ impl Client {
     }
 
     async fn with_auth(server: &Server, auth: &Value) -> Self {
-        Self::connect(server, auth, None).await
+        Self::connect(server.addr(), auth, None).await
     }
 
     /// Connects as a guest whose request says that it was passed on for `address`.
     pub async fn forwarded(server: &Server, address: &str) -> Self {
-        Self::connect(server, &json!({}), Some(address)).await
+        Self::connect(server.addr(), &json!({}), Some(address)).await
     }
 
-    async fn connect(server: &Server, auth: &Value, forwarded_for: Option<&str>) -> Self {
-        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", server.addr());
+    /// Connects to whatever passes requests on from `address`, as somebody who claims to come from elsewhere.
+    pub async fn through(address: SocketAddr, claimed: Option<&str>) -> Self {
+        Self::connect(address, &json!({}), claimed).await
+    }
+
+    async fn connect(server: SocketAddr, auth: &Value, forwarded_for: Option<&str>) -> Self {
+        let url = format!("ws://{server}/socket.io/?EIO=4&transport=websocket");
         let mut request = url.into_client_request().expect("a URL makes a request");
         if let Some(address) = forwarded_for {
             request.headers_mut().insert("x-forwarded-for", address.parse().expect("an address is a header's value"));

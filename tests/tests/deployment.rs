@@ -70,7 +70,7 @@ impl Site {
     }
 
     /// Everything that a proxy can get wrong.
-    async fn is_good(mut self) {
+    async fn serves(mut self) {
         self.has_the_page("/").await;
         self.has_the_page("/watch/").await;
         let room = create_room(&self.servers[0], "owner", json!({ "password": "open sesame" })).await;
@@ -177,7 +177,7 @@ async fn nginx_passes_everything_on() {
         command.arg("-e").arg(files.join("error.log")).arg("-c").arg(files.join("nginx.conf")).arg("-p").arg(files);
         command
     };
-    Site::behind(nginx).await.is_good().await;
+    Site::behind(nginx).await.serves().await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn haproxy_passes_everything_on() {
         command.env("BIND", address.to_string()).env("ONE", one.to_string()).env("TWO", two.to_string());
         command
     };
-    Site::behind(haproxy).await.is_good().await;
+    Site::behind(haproxy).await.serves().await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn caddy_passes_everything_on() {
         command.env("SITE", format!("http://:{}", address.port())).env("HOME", files).env("XDG_DATA_HOME", files);
         command
     };
-    Site::behind(caddy).await.is_good().await;
+    Site::behind(caddy).await.serves().await;
 }
 
 #[test]

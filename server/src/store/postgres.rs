@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Transaction};
+use refinery::error::Kind;
+use refinery::{Migration, Runner};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time;
 use tokio_postgres::config::SslMode;
@@ -457,20 +459,29 @@ fn tls() -> Result<MakeRustlsConnect, OpenError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// Brings the tables up to date, in one transaction that all others who want to wait for.
+/// Brings the tables up to date, in one transaction, while all others who want to wait. If it fails, the connection is not
+/// used again, and the lock goes with it.
 async fn migrate(connection: &mut Object) -> Result<(), OpenError> {
-    let transaction = connection.transaction().await?;
-    transaction.batch_execute(BEGIN_MIGRATION).await?;
-    let found: i32 = transaction.query_one(SCHEMA_VERSION, &[]).await?.try_get(0)?;
-    let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    if found > known {
-        return Err(OpenError::NewerSchema { found, known });
-    }
-    for (version, sql) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
-        transaction.batch_execute(sql).await?;
-        transaction.execute(ADD_VERSION, &[&version]).await?;
-    }
-    Ok(transaction.commit().await?)
+    let failed = |error: refinery::Error| {
+        let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+        if let Kind::MissingVersion(applied) = error.kind()
+            && applied.version() > known
+        {
+            return OpenError::NewerSchema { found: applied.version(), known };
+        }
+        OpenError::Migrate(chain(&error))
+    };
+    connection.batch_execute(BEGIN_MIGRATION).await?;
+    let migrations = MIGRATIONS.iter().map(|(name, sql)| Migration::unapplied(name, sql));
+    let migrations = migrations.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let mut runner = Runner::new(&migrations).set_grouped(true);
+    runner.set_migration_table_name("schema_versions").run_async(&mut ***connection).await.map_err(failed)?;
+    Ok(connection.batch_execute(END_MIGRATION).await?)
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", chain(cause)))
 }
 
 impl From<Error> for OpenError {
@@ -497,22 +508,23 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-const MIGRATIONS: [&str; 3] = [
-    include_str!("../../../migrations/postgres/0001_rooms.sql"),
-    include_str!("../../../migrations/postgres/0002_participants.sql"),
-    include_str!("../../../migrations/postgres/0003_playback.sql"),
+/// In order; what was released once never changes.
+const MIGRATIONS: [(&str, &str); 3] = [
+    ("V1__rooms", include_str!("../../../migrations/postgres/0001_rooms.sql")),
+    ("V2__participants", include_str!("../../../migrations/postgres/0002_participants.sql")),
+    ("V3__playback", include_str!("../../../migrations/postgres/0003_playback.sql")),
 ];
 
-// The number is of no meaning but must never change. Making the table waits for nobody once the lock is held.
+// The number is of no meaning but must never change.
 const BEGIN_MIGRATION: &str = "\
-    SET LOCAL statement_timeout = '25s'; \
-    SET LOCAL lock_timeout = '25s'; \
-    SELECT pg_advisory_xact_lock(7305512046713201); \
-    CREATE TABLE IF NOT EXISTS schema_versions (version INTEGER NOT NULL PRIMARY KEY)";
+    SET statement_timeout = '25s'; \
+    SET lock_timeout = '25s'; \
+    SELECT pg_advisory_lock(7305512046713201)";
 
-const SCHEMA_VERSION: &str = "SELECT coalesce(max(version), 0) FROM schema_versions";
-
-const ADD_VERSION: &str = "INSERT INTO schema_versions (version) VALUES ($1)";
+const END_MIGRATION: &str = "\
+    SELECT pg_advisory_unlock(7305512046713201); \
+    RESET lock_timeout; \
+    RESET statement_timeout";
 
 const INSERT_ROOM: &str = "\
     INSERT INTO rooms (id, code, name, owner_id, max_participants, password_hash, playback_control, wait_for, \
@@ -682,7 +694,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_of_a_newer_release_is_refused() {
         let Fixture { url, store: _store, _postgres } = fixture().await;
-        sql(&url, "INSERT INTO schema_versions VALUES (99)").await;
+        sql(&url, "INSERT INTO schema_versions VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')").await;
         let error = PostgresStore::open(&url).await.unwrap_err();
         let expected = "the database was written by a newer release: it has schema version 99, this release knows \
                         versions up to 3";

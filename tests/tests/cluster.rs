@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use syncwatch_backends::{Postgres, Redis};
-use syncwatch_tests::{Client, Server, create_room, rest, until, user_token, within};
+use syncwatch_tests::{Client, SECRET, Server, create_room, rest, run, until, user_token, within};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -27,11 +28,10 @@ struct Cluster {
 
 impl Cluster {
     async fn of(instances: usize) -> Self {
-        Self::on(Redis::start().unwrap(), instances, &[]).await
+        Self::on(Redis::start().unwrap(), Postgres::start().unwrap(), instances, &[]).await
     }
 
-    async fn on(redis: Redis, instances: usize, settings: &[(&str, &str)]) -> Self {
-        let postgres = Postgres::start().unwrap();
+    async fn on(redis: Redis, postgres: Postgres, instances: usize, settings: &[(&str, &str)]) -> Self {
         let (redis_url, database_url) = (redis.url(), postgres.url());
         let mut env = vec![
             ("DATABASE_URL", database_url.as_str()),
@@ -123,7 +123,38 @@ fn code(answer: &Value) -> &str {
 
 #[tokio::test]
 async fn two_people_on_two_instances_watch_together() {
-    let cluster = Cluster::of(2).await;
+    watch_together(&Cluster::of(2).await).await;
+}
+
+#[tokio::test]
+async fn backends_that_ask_for_tls_get_it_if_their_certificates_are_trusted() {
+    let (redis, postgres) = (Redis::start_tls().unwrap(), Postgres::start_tls().unwrap());
+    let authorities = [redis.authority(), postgres.authority()].map(|file| fs::read_to_string(file).unwrap());
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&trusted, authorities.concat()).unwrap();
+    let trusting = [("SSL_CERT_FILE", trusted.path().to_str().unwrap())];
+    let cluster = Cluster::on(redis, postgres, 2, &trusting).await;
+    watch_together(&cluster).await;
+    // The one without the other's authority.
+    let [redis_authority, postgres_authority] = authorities;
+    for (authority, distrusted) in [(redis_authority, "DATABASE_URL"), (postgres_authority, "REDIS_")] {
+        fs::write(&trusted, authority).unwrap();
+        let (database_url, redis_url) = (cluster.postgres.url(), cluster.redis.url());
+        let env = [
+            ("DATABASE_URL", database_url.as_str()),
+            ("REDIS_URL", redis_url.as_str()),
+            trusting[0],
+            ("JWT_SECRET", SECRET),
+        ];
+        let directory = tempfile::tempdir().unwrap();
+        let refused = run::<&str>(&[], &env, directory.path()).await;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(distrusted) && !said.contains("not-a-secret"), "{said}");
+    }
+}
+
+async fn watch_together(cluster: &Cluster) {
     let room = cluster.room(10).await;
     let mut owner = Client::user(cluster.server(0), &user_token("owner")).await;
     assert_eq!(owner.ask("room:join", json!({ "roomCode": room.code })).await["ok"], true);

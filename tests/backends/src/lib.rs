@@ -1,5 +1,6 @@
 //! Private database servers for tests: on free ports, in directories of their own, gone with the test.
 
+mod certificates;
 mod postgres;
 mod process;
 mod redis;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use tempfile::TempDir;
 
+use crate::certificates::{AUTHORITY, CERTIFICATE, KEY, make_certificates};
 use crate::finish;
 use crate::process::Process;
 
@@ -21,6 +22,7 @@ pub struct Postgres {
     directory: TempDir,
     programs: PathBuf,
     port: u16,
+    tls: bool,
     server: Option<Process>,
 }
 
@@ -30,8 +32,21 @@ impl Postgres {
     /// # Errors
     /// Where PostgreSQL is not installed or does not start; the message says what it said.
     pub fn start() -> io::Result<Self> {
-        let programs = programs()?;
+        Self::start_in(tempfile::tempdir()?, false)
+    }
+
+    /// The same, speaking TLS with a certificate of an [authority](Self::authority) of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_tls() -> io::Result<Self> {
         let directory = tempfile::tempdir()?;
+        make_certificates(directory.path())?;
+        Self::start_in(directory, true)
+    }
+
+    fn start_in(directory: TempDir, tls: bool) -> io::Result<Self> {
+        let programs = programs()?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let data = directory.path().join(DATA);
         let password = directory.path().join("password");
@@ -40,19 +55,26 @@ impl Postgres {
         if geteuid().is_root() {
             // The directory is walked through by the user the server runs as.
             fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
-            finish(Command::new("chown").args(["postgres:postgres"]).args([&data, &password]))?;
+            let key = tls.then(|| directory.path().join(KEY));
+            finish(Command::new("chown").arg("postgres:postgres").args([&data, &password]).args(key))?;
         }
         let mut make = as_postgres(&programs.join("initdb"));
         make.args(["--no-sync", "--auth=scram-sha-256", "--username=postgres", "--encoding=UTF8", "--no-locale"]);
         finish(make.arg("--pwfile").arg(&password).arg("--pgdata").arg(&data))?;
-        let mut postgres = Self { directory, programs, port, server: None };
+        let mut postgres = Self { directory, programs, port, tls, server: None };
         postgres.serve()?;
         Ok(postgres)
     }
 
     /// Where it is, with the password.
     pub fn url(&self) -> String {
-        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
+        let mode = if self.tls { "?sslmode=require" } else { "" };
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres{mode}", self.port)
+    }
+
+    /// The PEM file with the authority that signed its certificate, of one that speaks TLS.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join(AUTHORITY)
     }
 
     /// Answers a query: a line for each row, its fields with `|` between them.
@@ -120,6 +142,11 @@ impl Postgres {
         serve.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-c", "unix_socket_directories="]);
         // No test takes the power away.
         serve.args(["-c", "fsync=off", "-c", "log_min_messages=fatal"]).stderr(Stdio::null());
+        if self.tls {
+            let file = |name: &str| self.directory.path().join(name).display().to_string();
+            serve.args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", file(CERTIFICATE))]);
+            serve.args(["-c", &format!("ssl_key_file={}", file(KEY))]);
+        }
         self.server = Some(Process::start(serve)?);
         let began = Instant::now();
         while !self.is_ready() {

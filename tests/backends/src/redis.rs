@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::certificates::{AUTHORITY, CERTIFICATE, KEY, make_certificates};
 use crate::finish;
 use crate::process::Process;
 
@@ -383,23 +384,6 @@ fn start_node(arguments: &[&str]) -> io::Result<Redis> {
     }
 }
 
-/// Makes an authority and a certificate from it. A server may not use the authority's own.
-fn make_certificates(directory: &Path) -> io::Result<()> {
-    let file = |name: &str| directory.join(name).display().to_string();
-    let make = |certificate: &str, key: &str, about: &str| {
-        let mut command = Command::new("openssl");
-        command.args(words("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"));
-        command.args(["-out", &file(certificate), "-keyout", &file(key)]).args(words(about));
-        command
-    };
-    finish(&mut make(AUTHORITY, "authority.key", "-subj /CN=authority"))?;
-    let about =
-        "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=CA:FALSE";
-    let mut certificate = make(CERTIFICATE, KEY, about);
-    finish(certificate.args(["-CA", &file(AUTHORITY), "-CAkey", &file("authority.key")]))?;
-    Ok(())
-}
-
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
@@ -407,10 +391,6 @@ fn free_port() -> io::Result<u16> {
 fn words(of: &str) -> Vec<String> {
     of.split(' ').map(str::to_owned).collect()
 }
-
-const AUTHORITY: &str = "authority.pem";
-const CERTIFICATE: &str = "server.pem";
-const KEY: &str = "server.key";
 
 /// The slots of each node of a cluster, first and last.
 const SLOTS: [(&str, &str); 3] = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];

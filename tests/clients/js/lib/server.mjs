@@ -15,6 +15,13 @@ const STOP_MS = 30_000;
 /** What is kept of stderr; a flood of logs must not become a flood of memory. */
 const LOG_LINES = 20_000;
 
+const INHERITED = ['PATH', 'HOME', 'TMPDIR', 'LLVM_PROFILE_FILE'];
+/** Set where the suite is to be played on Redis and PostgreSQL, which all its servers share. */
+const BACKENDS = ['DATABASE_URL', 'REDIS_URL'];
+const isShared = BACKENDS.some((name) => process.env[name]);
+/** How long it takes until an instance that was killed is found lost, and its people offline: only another can find that. */
+export const FOUND_LOST_MS = isShared ? 15_000 : 0;
+
 const running = new Set();
 // The runner ends a file that hangs; its servers must not outlive it.
 process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
@@ -46,7 +53,7 @@ export class Server {
     const binary = process.env.SYNCWATCH_BIN;
     assert.ok(binary, 'SYNCWATCH_BIN names the binary under test');
     const inherited = Object.fromEntries(
-      ['PATH', 'HOME', 'TMPDIR', 'LLVM_PROFILE_FILE'].flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])),
+      [...INHERITED, ...BACKENDS].flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])),
     );
     const child = spawn(binary, [], {
       cwd: this.dataDir, // no `.env` of the checkout is read
@@ -56,6 +63,7 @@ export class Server {
         PORT: '0',
         DATA_DIR: this.dataDir,
         JWT_SECRET: SECRET,
+        ...(isShared && { GUEST_ROOMS: 'true' }), // not by themselves there
         SHUTDOWN_TIMEOUT_MS: '3000', // sessions that a test abandoned are waited for that long
         ...this.#env,
       },

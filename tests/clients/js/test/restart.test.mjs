@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach } from 'node:test';
 import { connect } from '../lib/client.mjs';
 import { joinGuest, joinUser, openRoom, rest, seats } from '../lib/room.mjs';
-import { Server } from '../lib/server.mjs';
+import { FOUND_LOST_MS, Server } from '../lib/server.mjs';
 import { user } from '../lib/token.mjs';
 import { scenario } from '../lib/transports.mjs';
 import { until } from '../lib/wait.mjs';
@@ -49,7 +49,7 @@ scenario('killed and started again: the room is there, and who comes back has th
   await until(
     'the seat of the ghost is free after the grace',
     async () => (await late.ask('room:join', { roomCode: room.code, guestName: 'late' })).ok,
-    GRACE_MS * 4,
+    GRACE_MS * 4 + FOUND_LOST_MS,
   );
   const people = late.all('room:state')[0].participants.map(({ oderId }) => oderId);
   assert.ok(!people.includes(ghost.oderId));
@@ -72,7 +72,7 @@ scenario('killed and started again: without a return every seat is free in the e
   await joinGuest(server, transport, room);
   await server.kill();
   await server.start();
-  await seats(server, room, 0, GRACE_MS * 4);
+  await seats(server, room, 0, GRACE_MS * 4 + FOUND_LOST_MS);
 });
 
 scenario('a graceful stop says goodbye and ends with status 0', async (transport) => {

@@ -71,14 +71,24 @@ async fn bury<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, instance: u
         Ok(codes) => codes.into_iter().collect(),
         Err(trouble) => return warn!(instance, %trouble, "the rooms of a lost instance are not known yet"),
     };
-    codes.extend(shared.cells().keys().cloned());
+    // Redis may have lost what the instance had written there.
+    let cells: Vec<_> = shared.cells().values().cloned().collect();
+    for cell in cells {
+        if let Slot::Loaded(live) = &*cell.slot.lock().await
+            && live.room.connections_of(instance) > 0
+        {
+            codes.insert(cell.code.clone());
+        }
+    }
     let failed = Arc::new(AtomicBool::new(false));
     at_once(codes, |code| {
         let (shared, failed) = (Arc::clone(&shared), Arc::clone(&failed));
         async move {
             let lost = match shared.existing(&code).await {
                 Ok(mut held) => {
-                    let lost = shared.lose(&mut held, instance).await;
+                    // The copy here may not know of everybody who came there.
+                    let ready = shared.prepare(&mut held).await;
+                    let lost = if ready.is_ok() { shared.lose(&mut held, instance).await } else { ready };
                     held.compare_later(shared.clock.now_ms());
                     shared.reschedule(&mut held);
                     lost

@@ -510,22 +510,25 @@ pub(super) async fn hear<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, 
                     let channels = neighbours.channels();
                     missed.iter().filter_map(|channel| channels.get(channel)).cloned().collect()
                 };
-                let codes: Vec<_> = cells.iter().map(|cell| cell.code.clone()).collect();
-                for codes in codes.chunks(CODES_AT_ONCE) {
-                    if let Err(trouble) = neighbours.cluster.look_after(codes).await {
-                        warn!(%trouble, "the rooms here could not be taken note of");
-                    }
-                }
                 for cell in &cells {
                     cell.inbox.is_stale.store(true, Ordering::Relaxed);
                 }
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    at_once(cells, |cell| make_all(Arc::clone(&shared), cell)).await;
-                });
+                tokio::spawn(catch_up_with(Arc::clone(&shared), cells));
             }
         }
     }
+}
+
+/// Brings rooms up to date of which something may have been missed, and Redis as well, if it is that which has lost something.
+async fn catch_up_with<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, cells: Vec<Arc<Cell>>) {
+    let Some(neighbours) = &shared.neighbours else { return };
+    let codes: Vec<_> = cells.iter().map(|cell| cell.code.clone()).collect();
+    for codes in codes.chunks(CODES_AT_ONCE) {
+        if let Err(trouble) = neighbours.cluster.look_after(codes).await {
+            warn!(%trouble, "the rooms here could not be taken note of");
+        }
+    }
+    at_once(cells, |cell| make_all(Arc::clone(&shared), cell)).await;
 }
 
 /// Has the changes that wait for a room made, unless somebody is about to.
@@ -565,7 +568,9 @@ impl Held {
     /// Has the room compared with its rows in a while.
     pub(super) fn compare_later(&mut self, now_ms: i64) {
         if let Some(together) = &mut self.live.together {
-            together.compare_at = Some(now_ms + COMPARE_AFTER_MS);
+            // Not all rooms of an instance at once.
+            let spread_ms = (self.cell.key % SPREAD).cast_signed() * 100;
+            together.compare_at = Some(now_ms + COMPARE_AFTER_MS + spread_ms);
         }
     }
 
@@ -597,6 +602,9 @@ const RETRY_AFTER_MS: i64 = 1_000;
 
 /// How long a row may have been written without its change being made: the deadlines of both, and a little.
 const COMPARE_AFTER_MS: i64 = 5_000;
+
+/// Into how many tenths of a second the comparisons after the loss of an instance are spread.
+const SPREAD: u64 = 50;
 
 /// How long a row may be in the way of another before somebody looks whether it still should be.
 const MAKE_WAY: Duration = Duration::from_millis(25);

@@ -89,7 +89,8 @@
 //! # What is left out
 //!
 //! The packets of protocol 4 and earlier, and the other parsers of the reference (msgpack, custom ones). Of the server:
-//! serving the client bundle, Engine.IO 3, JSONP, and for the time being connection state recovery and dynamic namespaces.
+//! serving the client bundle, Engine.IO 3, JSONP, and for the time being dynamic namespaces, and connection state recovery
+//! across instances.
 
 mod ack;
 mod arguments;

@@ -14,6 +14,7 @@ mod client;
 mod cluster;
 mod namespace;
 mod outgoing;
+mod recovery;
 mod socket;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use tokio::net::TcpListener;
 pub use self::broadcast::Broadcast;
 pub use self::cluster::{Acks, RemoteSocket};
 pub use self::namespace::{Namespace, NamespaceBuilder, ServerAck, ServerSideError};
+pub use self::recovery::RecoveryConfig;
 pub use self::socket::{
     Ack, AckError, Closed, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId,
 };
@@ -39,6 +41,7 @@ pub use self::socket::{
 use self::adapter::{Adapter, Local};
 use self::client::{Client, Mail};
 use self::namespace::MakeAdapter;
+use self::recovery::Recovery;
 use crate::ConnectionConfig;
 
 /// Settings of a Socket.IO server.
@@ -84,6 +87,8 @@ pub enum BuildError {
     Twice(String),
     /// A handler was registered for an event that no client can send, see [`is_reserved`](crate::is_reserved).
     Reserved(String),
+    /// The system has no randomness to give.
+    Randomness,
 }
 
 impl fmt::Display for BuildError {
@@ -94,6 +99,7 @@ impl fmt::Display for BuildError {
             Self::NamespaceName(name) => write!(f, "a namespace starts with `/` and has no comma: {name:?}"),
             Self::Twice(name) => write!(f, "registered twice: {name:?}"),
             Self::Reserved(name) => write!(f, "the event name is reserved: {name:?}"),
+            Self::Randomness => f.write_str("no randomness"),
         }
     }
 }
@@ -106,6 +112,7 @@ pub struct IoBuilder {
     config: Config,
     namespaces: Vec<(String, NamespaceBuilder)>,
     adapter: Option<MakeAdapter>,
+    recovery: Option<RecoveryConfig>,
 }
 
 impl fmt::Debug for IoBuilder {
@@ -143,6 +150,21 @@ impl IoBuilder {
         self
     }
 
+    /// Lets clients that were cut off come back as who they were, with id, rooms and data, and sends them what they
+    /// missed. Default: off.
+    ///
+    /// Recoverable is what neither side meant to end, `transport close` of a client that goes without leaving its
+    /// namespace among it. Events with an ack and volatile ones are not sent again. A client may come back before
+    /// anybody has noticed that it was cut off; then its old socket leaves, reason `transport close`, and is in no room
+    /// when its handlers learn of it. What it missed is sent with its `connect`; [`Socket::recovered`] tells.
+    ///
+    /// Events are kept in the memory of this instance, so this does not go together with an [`adapter`](Self::adapter).
+    #[must_use]
+    pub fn recovery(mut self, config: RecoveryConfig) -> Self {
+        self.recovery = Some(config);
+        self
+    }
+
     /// Makes the server.
     ///
     /// # Errors
@@ -151,12 +173,21 @@ impl IoBuilder {
         if self.config.max_waiting_events == 0 {
             return Err(BuildError::Config { field: "max_waiting_events", allowed: "at least 1" });
         }
+        if self.recovery.is_some() && self.adapter.is_some() {
+            return Err(BuildError::Config { field: "recovery", allowed: "left out where there is an adapter" });
+        }
         let mut namespaces = HashMap::new();
         for (name, builder) in self.namespaces {
             if !name.starts_with('/') || name.contains(',') {
                 return Err(BuildError::NamespaceName(name));
             }
-            let namespace = Namespace::new(name.as_str().into(), builder, self.adapter.as_ref())?;
+            let recovery = self.recovery.as_ref().map(|config| {
+                let engine = &self.config.engine;
+                let silence = engine.ping_interval.saturating_add(engine.ping_timeout);
+                Recovery::new(config, silence, engine.max_buffered_bytes).ok_or(BuildError::Randomness)
+            });
+            let namespace =
+                Namespace::new(name.as_str().into(), builder, self.adapter.as_ref(), recovery.transpose()?)?;
             if namespaces.insert(name.clone().into_boxed_str(), namespace).is_some() {
                 return Err(BuildError::Twice(name));
             }

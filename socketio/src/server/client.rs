@@ -15,6 +15,7 @@ use engineio::{CloseReason as EngineReason, Frame, Message};
 use super::Hub;
 use super::namespace::{BoxFuture, Mismatch};
 use super::outgoing::Outgoing;
+use super::recovery::Claim;
 use super::socket::{Ack, Answer, Asker, Deadline, DisconnectReason, Handshake, Refusal, Socket, SocketId};
 use crate::{Action, Connection, DataError, Event, Input, Slot};
 
@@ -31,6 +32,8 @@ pub(super) enum Mail {
         slot: Slot,
         close: bool,
     },
+    /// The client has opened another connection, and has its session there.
+    Superseded,
     /// The server is closing; the layer below closes the session.
     ShutDown,
     /// What the middleware says, behind everything it has sent itself.
@@ -71,6 +74,8 @@ struct Member {
     stage: Stage,
     running: Option<Running>,
     jobs: VecDeque<Job>,
+    /// The session it is to take over, in a box since few have one.
+    claim: Option<Box<Claim>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,30 +183,65 @@ impl Client {
 
     fn connect(&mut self, slot: Slot, name: &ByteString, auth: Option<ByteString>, link: &mut Link<'_>) {
         let namespace = self.hub.namespaces.get(&**name).cloned();
-        let (Some(namespace), Some(id)) = (namespace, SocketId::random()) else {
+        let recovery = namespace.as_ref().and_then(|namespace| namespace.shared().recovery());
+        let claim = recovery.and_then(|recovery| recovery.claim(auth.as_deref())).map(Box::new);
+        let id = claim.as_ref().map_or_else(SocketId::random, |claim| Some(claim.id().clone()));
+        let skips = claim.is_some() && recovery.is_some_and(|recovery| recovery.skip_middlewares);
+        let (Some(namespace), Some(id)) = (namespace, id) else {
             let message = "Invalid namespace".to_owned();
             self.connection.handle(Input::Refuse { slot, message, data: None }, link.now());
             return;
         };
         let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
-        let mut member = Member { slot, socket, stage: Stage::Joining, running: None, jobs: VecDeque::new() };
-        let checked = member.next_middleware(0);
-        self.members.push(member);
+        self.members.push(Member { slot, socket, stage: Stage::Joining, running: None, jobs: VecDeque::new(), claim });
+        if skips && self.restore(slot, link) {
+            return;
+        }
+        let checked = self.member(slot).is_some_and(|member| member.next_middleware(0));
         // Without middleware the answer needs no turn of its own.
         if !checked {
             self.accept(slot, link);
         }
     }
 
+    /// Lets a socket take over the session it has claimed, with all that its client missed: ahead of the CONNECT packet,
+    /// as the client expects. False where that is not to be had; then the socket begins anew.
+    fn restore(&mut self, slot: Slot, link: &mut Link<'_>) -> bool {
+        let Some(member) = self.member(slot) else { return false };
+        let Some(claim) = member.claim.take() else { return false };
+        let socket = member.socket.clone();
+        let recovery = socket.namespace().shared().recovery();
+        let restored = recovery.is_some_and(|recovery| recovery.restore(&socket, *claim, |packet| send(packet, link)));
+        if restored {
+            self.connected(slot, link);
+        }
+        restored
+    }
+
     /// The middleware said yes.
     fn accept(&mut self, slot: Slot, link: &mut Link<'_>) {
         let Some(member) = self.member(slot) else { return };
+        let socket = member.socket.clone();
+        if let Some(recovery) = socket.namespace().shared().recovery() {
+            if !self.restore(slot, link) {
+                // What it is sent from here on waits in the mailbox, behind the CONNECT packet.
+                recovery.enter(&socket);
+                self.connected(slot, link);
+            }
+        } else {
+            self.connected(slot, link);
+            // After the CONNECT packet, so that no broadcast comes before it.
+            socket.enter();
+        }
+    }
+
+    /// Tells the client that it is connected, and has its handler run.
+    fn connected(&mut self, slot: Slot, link: &mut Link<'_>) {
+        let Some(member) = self.member(slot) else { return };
         member.stage = Stage::Connected;
         member.jobs.push_back(Job::Connect);
-        let socket = member.socket.clone();
-        self.handle(Input::Accept { slot, sid: socket.id().as_str().into(), pid: None }, link);
-        // After the CONNECT packet, so that no broadcast comes before it.
-        socket.enter();
+        let (sid, pid) = (member.socket.id().as_str().into(), member.socket.pid());
+        self.handle(Input::Accept { slot, sid, pid }, link);
     }
 
     /// Takes a socket out of its namespace; what it has been sent before is still handled.
@@ -210,9 +250,14 @@ impl Client {
         if member.stage == Stage::Joining {
             // It never was connected: nobody knows of it.
             member.running = None;
+            if let (Some(claim), Some(recovery)) = (member.claim.take(), member.socket.namespace().shared().recovery())
+                && reason.is_recoverable()
+            {
+                recovery.give_back(*claim);
+            }
             member.socket.exit();
         } else {
-            member.socket.hang_up();
+            member.socket.hang_up(reason);
             member.jobs.push_back(Job::Disconnect(reason));
         }
         member.stage = Stage::Left;
@@ -456,6 +501,7 @@ impl Handler for Client {
                     self.close(DisconnectReason::ServerNamespaceDisconnect, link);
                 }
             }
+            Mail::Superseded => self.close(DisconnectReason::ConnectionLost, link),
             Mail::ShutDown => {
                 self.closing = true;
                 self.leave_all(DisconnectReason::ServerShuttingDown);
@@ -473,7 +519,7 @@ impl Handler for Client {
     fn frame_of(mail: &Mail) -> Option<&Frame> {
         match mail {
             Mail::Send { packet, .. } => packet.single_frame(),
-            Mail::Ask(_) | Mail::Disconnect { .. } | Mail::ShutDown | Mail::Decided { .. } => None,
+            Mail::Ask(_) | Mail::Disconnect { .. } | Mail::Superseded | Mail::ShutDown | Mail::Decided { .. } => None,
         }
     }
 

@@ -17,6 +17,7 @@ use super::adapter::{Adapter, ClusterError, Command, Local, LocalAcks, Memory, O
 use super::broadcast::Broadcast;
 use super::client::guarded;
 use super::cluster::{self, Acks, RemoteSocket};
+use super::recovery::Recovery;
 use super::socket::{Ack, DisconnectReason, Refusal, Room, Socket};
 use crate::{Arguments, Data, DataError, Event, FromArguments, UsageError, is_reserved};
 
@@ -250,6 +251,7 @@ pub(super) struct Shared {
     memory: Memory,
     /// What is beyond this instance, if anything.
     adapter: Option<Arc<dyn Adapter>>,
+    recovery: Option<Recovery>,
     /// Ack ids are drawn from one sequence for all sockets, as in the reference, so that one packet fits all.
     next_ack: AtomicU64,
 }
@@ -263,6 +265,10 @@ impl fmt::Debug for Namespace {
 impl Shared {
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    pub(super) fn recovery(&self) -> Option<&Recovery> {
+        self.recovery.as_ref()
     }
 
     pub(super) fn adapter(&self) -> Option<&Arc<dyn Adapter>> {
@@ -305,9 +311,10 @@ impl Shared {
     }
 
     pub(super) fn broadcast(&self, packet: &Outgoing, target: &Target) {
-        match &self.adapter {
-            None => self.memory.broadcast(packet, target),
-            Some(adapter) => adapter.broadcast(packet, target),
+        match (&self.recovery, &self.adapter) {
+            (Some(recovery), _) if !target.volatile => recovery.broadcast(&self.memory, packet, target),
+            (_, None) => self.memory.broadcast(packet, target),
+            (_, Some(adapter)) => adapter.broadcast(packet, target),
         }
     }
 
@@ -333,6 +340,7 @@ impl Namespace {
         name: Box<str>,
         builder: NamespaceBuilder,
         adapter: Option<&MakeAdapter>,
+        recovery: Option<Recovery>,
     ) -> Result<Self, BuildError> {
         if let Some(wrong) = builder.wrong {
             return Err(wrong);
@@ -342,6 +350,7 @@ impl Namespace {
             name,
             handlers: builder.handlers,
             memory: Memory::default(),
+            recovery,
             next_ack: AtomicU64::new(0),
         });
         Ok(Self { shared })

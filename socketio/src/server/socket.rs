@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytestring::ByteString;
@@ -181,6 +181,20 @@ impl DisconnectReason {
         matches!(self, Self::ClientNamespaceDisconnect | Self::ClosedByClient)
     }
 
+    /// Tells whether the client may come back to its session, as in the reference: where neither side meant to end it.
+    pub(super) fn is_recoverable(self) -> bool {
+        match self {
+            Self::ClientNamespaceDisconnect | Self::ServerNamespaceDisconnect | Self::ParseError => false,
+            Self::ClosedByClient
+            | Self::ConnectionLost
+            | Self::TransportError
+            | Self::PingTimeout
+            | Self::ForcedClose
+            | Self::ForcedServerClose
+            | Self::ServerShuttingDown => true,
+        }
+    }
+
     pub(super) fn of_engine(reason: EngineReason, shutting_down: bool) -> Self {
         match reason {
             EngineReason::ClosedByClient => Self::ClosedByClient,
@@ -320,6 +334,27 @@ struct Shared {
     auth: Option<ByteString>,
     connected: AtomicBool,
     state: Mutex<State>,
+    /// Set where the client can come back after a cut.
+    session: OnceLock<Box<Session>>,
+}
+
+/// What a socket knows of its recoverable session.
+struct Session {
+    /// The client's secret.
+    pid: ByteString,
+    recovered: bool,
+    /// The position in the namespace's log behind the last event sent. Changes under the lock of the recovery.
+    sent: AtomicU64,
+}
+
+/// What a session keeps while its client is away.
+#[derive(Debug)]
+pub(super) struct Saved {
+    pub(super) id: SocketId,
+    pub(super) rooms: Vec<Room>,
+    pub(super) sent: u64,
+    data: Option<Box<RawValue>>,
+    extensions: http::Extensions,
 }
 
 #[derive(Default)]
@@ -361,6 +396,7 @@ impl Socket {
             auth,
             connected: AtomicBool::new(false),
             state: Mutex::default(),
+            session: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -407,6 +443,13 @@ impl Socket {
         self.shared.connected.load(Acquire)
     }
 
+    /// Tells whether the client has come back after a cut, with the id, rooms and data it had, and has been sent what it
+    /// missed: see [`IoBuilder::recovery`](super::IoBuilder::recovery).
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.session().is_some_and(|session| session.recovered)
+    }
+
     /// Keeps a value with the socket, in place of one of the same type.
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
         self.state().extensions.insert(value);
@@ -444,7 +487,11 @@ impl Socket {
     /// [`EmitError`] where the socket is disconnected or the event cannot be encoded. That it was sent does not mean
     /// that it arrives.
     pub fn emit(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
-        self.send(Outgoing::event(self.shared.namespace.name(), None, name, arguments)?, false)
+        let packet = Outgoing::event(self.shared.namespace.name(), None, name, arguments)?;
+        match self.shared.namespace.shared().recovery().filter(|_| self.session().is_some()) {
+            Some(recovery) => Ok(recovery.emit(self, &packet)?),
+            None => self.send(packet, false),
+        }
     }
 
     /// Sends an event that is dropped if the client is not ready for it at once.
@@ -583,6 +630,11 @@ impl Socket {
         !self.is_connected() && self.state().gone
     }
 
+    /// Tells whether the socket has left for good.
+    pub(super) fn is_gone(&self) -> bool {
+        self.state().gone
+    }
+
     /// Takes the socket into its namespace.
     pub(super) fn enter(&self) {
         // Whoever finds it among the namespace's sockets must be able to send to it.
@@ -591,22 +643,101 @@ impl Socket {
     }
 
     /// Notes that the client is gone, ahead of what is still to be handled for it.
-    pub(super) fn hang_up(&self) {
+    pub(super) fn hang_up(&self, reason: DisconnectReason) {
+        match (self.shared.namespace.shared().recovery(), self.session()) {
+            (Some(recovery), Some(session)) => recovery.hang_up(self, &session.pid, reason.is_recoverable()),
+            (Some(_) | None, _) => self.unplug(),
+        }
+    }
+
+    /// Sends nothing more.
+    pub(super) fn unplug(&self) {
         self.shared.connected.store(false, Release);
     }
 
     /// Takes the socket out of its namespace and its rooms, for good.
     pub(super) fn exit(&self) {
-        self.hang_up();
-        let rooms = {
-            let mut state = self.state();
-            if std::mem::replace(&mut state.gone, true) {
-                return;
+        match (self.shared.namespace.shared().recovery(), self.session()) {
+            (Some(recovery), Some(session)) => recovery.exit(self, &session.pid),
+            (Some(_) | None, _) => {
+                self.unplug();
+                // Where it never was connected, only middleware can have put it anywhere.
+                if let Some(rooms) = self.leave_rooms() {
+                    self.shared.namespace.shared().remove(self, &rooms);
+                }
             }
-            std::mem::take(&mut state.rooms)
-        };
-        // Where it never was connected, only middleware can have put it anywhere.
+        }
+    }
+
+    /// The rooms the socket was in; `None` where it has left before.
+    fn leave_rooms(&self) -> Option<Vec<Room>> {
+        let mut state = self.state();
+        (!std::mem::replace(&mut state.gone, true)).then(|| std::mem::take(&mut state.rooms))
+    }
+
+    /// Takes the socket out of its namespace, under the lock of its recovery, and returns what its session keeps.
+    pub(super) fn exit_saving(&self) -> Option<Saved> {
+        let rooms = self.leave_rooms()?;
         self.shared.namespace.shared().remove(self, &rooms);
+        let state = self.state();
+        // Handlers that are still at work go on to find them.
+        let (data, extensions) = (state.data.clone(), state.extensions.clone());
+        Some(Saved { id: self.shared.id.clone(), rooms, sent: self.sent(), data, extensions })
+    }
+
+    /// Gives the session up to a connection that its client has opened meanwhile.
+    pub(super) fn surrender(&self) -> Saved {
+        self.unplug();
+        // An error means that its end has been noticed meanwhile.
+        let _gone = self.shared.link.mail(Mail::Superseded, 0);
+        let nothing = || Saved {
+            id: self.shared.id.clone(),
+            rooms: Vec::new(),
+            sent: self.sent(),
+            data: None,
+            extensions: http::Extensions::new(),
+        };
+        // One that has left is held by no session.
+        self.exit_saving().unwrap_or_else(nothing)
+    }
+
+    /// Takes over what a session has kept.
+    pub(super) fn adopt(&self, saved: Saved) {
+        {
+            let mut state = self.state();
+            state.data = saved.data;
+            state.extensions.extend(saved.extensions);
+        }
+        for room in saved.rooms {
+            self.join(room);
+        }
+    }
+
+    fn session(&self) -> Option<&Session> {
+        self.shared.session.get().map(|session| &**session)
+    }
+
+    /// Gives the socket its session.
+    pub(super) fn attach(&self, pid: ByteString, recovered: bool, sent: u64) {
+        let session = Session { pid, recovered, sent: AtomicU64::new(sent) };
+        // It joins once.
+        let _once = self.shared.session.set(Box::new(session));
+    }
+
+    /// Returns the secret with which the client can come back.
+    pub(super) fn pid(&self) -> Option<ByteString> {
+        self.session().map(|session| session.pid.clone())
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.session().map_or(0, |session| session.sent.load(Relaxed))
+    }
+
+    /// Notes the position behind an event that was sent.
+    pub(super) fn sent_until(&self, position: u64) {
+        if let Some(session) = self.session() {
+            session.sent.store(position, Relaxed);
+        }
     }
 }
 

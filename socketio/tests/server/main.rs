@@ -10,5 +10,6 @@ mod events;
 mod leaving;
 mod middleware;
 mod pressure;
+mod recovery;
 mod rooms;
 mod support;

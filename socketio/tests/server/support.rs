@@ -258,7 +258,7 @@ impl Client {
     }
 }
 
-fn string_field(packet: &str, field: &str) -> String {
+pub(crate) fn string_field(packet: &str, field: &str) -> String {
     let json = packet.get(packet.find('{').unwrap()..).unwrap();
     let object: serde_json::Value = serde_json::from_str(json).unwrap();
     object[field].as_str().unwrap().to_owned()

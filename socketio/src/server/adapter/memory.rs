@@ -174,6 +174,16 @@ impl Memory {
         self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, target.volatile, &mut flushes));
     }
 
+    /// Sends a packet as [`broadcast`](Self::broadcast) does, and has the recipients note the position behind it.
+    pub(in crate::server) fn broadcast_until(&self, packet: &Outgoing, target: &Target, position: u64) {
+        let bytes = packet.bytes();
+        let mut flushes = Flushes::default();
+        self.for_each(target, |socket| {
+            socket.sent_until(position);
+            socket.deliver(packet.clone(), bytes, target.volatile, &mut flushes);
+        });
+    }
+
     /// Returns the sockets of a target.
     pub(in crate::server) fn sockets(&self, target: &Target) -> Vec<Socket> {
         let mut sockets = Vec::new();

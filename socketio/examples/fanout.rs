@@ -1,11 +1,12 @@
 //! What the load generator measures: `cargo run --release -p socketio --example fanout -- --port 3000 --workers 2`.
 //!
-//! In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in the sender's
+//! With `--recovery 1` clients that were cut off come back to their session. In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in the sender's
 //! room, the sender too, and `echo` acks its payload.
 
 use std::error::Error;
 
 use serde_json::value::RawValue;
+use socketio::server::RecoveryConfig;
 use socketio::{Ack, Io, Socket};
 use tokio::net::TcpListener;
 
@@ -31,23 +32,25 @@ fn flag(name: &str, default: u16) -> Result<u16, std::num::ParseIntError> {
     flags.next().map_or(Ok(default), |value| value.parse())
 }
 
-async fn serve(port: u16) -> Result<(), Box<dyn Error>> {
-    let io = Io::builder()
-        .namespace("/bench", |bench| {
-            bench.on_ack("join", join).on("cast", cast).on_ack("echo", echo);
-        })
-        .build()?;
+async fn serve(port: u16, recovery: bool) -> Result<(), Box<dyn Error>> {
+    let mut builder = Io::builder().namespace("/bench", |bench| {
+        bench.on_ack("join", join).on("cast", cast).on_ack("echo", echo);
+    });
+    if recovery {
+        builder = builder.recovery(RecoveryConfig::default());
+    }
+    let io = builder.build()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     io.serve(listener, std::future::pending()).await;
     Ok(())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (port, workers) = (flag("--port", 3000)?, flag("--workers", 1)?);
+    let (port, workers, recovery) = (flag("--port", 3000)?, flag("--workers", 1)?, flag("--recovery", 0)? != 0);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers.into()).enable_all().build()?;
     // A task like any other: the thread that blocks here is none of the workers.
     runtime.block_on(async {
-        tokio::spawn(async move { serve(port).await.map_err(|error| error.to_string()) }).await
+        tokio::spawn(async move { serve(port, recovery).await.map_err(|error| error.to_string()) }).await
     })??;
     Ok(())
 }

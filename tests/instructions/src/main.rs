@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Each path runs in a process of its own under valgrind's callgrind, and only what [`count`] is given counts: the same
-//! code gives the same figures on a busy machine as on an idle one, but for the 0.3 % that sockets and timers make. What
+//! code gives the same figures on a busy machine as on an idle one, but for what sockets and timers make: 0.3 %, and now and
+//! then a turn more where something else had the CPU. So what seems worse is measured again, and the least counts. What
 //! `callgrind_annotate --inclusive=yes` reads stays in `instructions/` beside the binary, in the files `*.2-01`.
 
 mod baseline;
@@ -79,9 +80,19 @@ fn compare<'a>(paths: impl Iterator<Item = &'a Path>, save: bool) -> Result<Exit
     let (mut passed, mut failed) = (0, 0);
     writeln!(out, "| per operation | instructions | before | allocations | before | |\n|---|--:|--:|--:|--:|---|")?;
     for path in paths {
-        let cost = measure(path)?;
-        let before = baseline.paths.insert(path.name.to_owned(), cost);
+        let before = baseline.paths.get(path.name).copied();
+        let mut cost = measure(path)?;
+        for _ in 1..TRIES {
+            if Verdict::of(cost, before) != Verdict::Worse {
+                break;
+            }
+            let again = measure(path)?;
+            if again.instructions < cost.instructions {
+                cost = again;
+            }
+        }
         let verdict = Verdict::of(cost, before);
+        baseline.paths.insert(path.name.to_owned(), cost);
         match verdict {
             Verdict::Worse | Verdict::Unknown => failed += 1,
             Verdict::Same | Verdict::Better => passed += 1,
@@ -114,6 +125,9 @@ fn compare<'a>(paths: impl Iterator<Item = &'a Path>, save: bool) -> Result<Exit
     writeln!(out, "If the cost is meant, rerun with --save and commit baseline.json.")?;
     Ok(ExitCode::FAILURE)
 }
+
+/// How often a path that seems worse is measured.
+const TRIES: u32 = 3;
 
 /// Runs one path under callgrind.
 fn measure(path: &Path) -> Result<Cost, Box<dyn Error>> {

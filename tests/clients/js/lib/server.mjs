@@ -1,6 +1,7 @@
 // The binary under test, as a process of its own on a free port with a data directory of its own.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,7 +17,7 @@ const STOP_MS = 30_000;
 const LOG_LINES = 20_000;
 
 const INHERITED = ['PATH', 'HOME', 'TMPDIR', 'LLVM_PROFILE_FILE'];
-/** Set where the suite is to be played on Redis and PostgreSQL, which all its servers share. */
+/** Set where the suite is to be played on Redis and PostgreSQL. */
 const BACKENDS = ['DATABASE_URL', 'REDIS_URL'];
 const isShared = BACKENDS.some((name) => process.env[name]);
 /** How long it takes until an instance that was killed is found lost, and its people offline: only another can find that. */
@@ -32,6 +33,11 @@ export class Server {
   proxies = new Set();
   stdout = [];
   stderr = [];
+  /**
+   * Every server is a cluster of its own, however often it is started: whichever instance finds another lost decides
+   * by its own settings what becomes of the seats, and those of other suites differ.
+   */
+  #cluster = `${randomUUID()}:`;
   #env;
   #child;
   #exit;
@@ -63,7 +69,7 @@ export class Server {
         PORT: '0',
         DATA_DIR: this.dataDir,
         JWT_SECRET: SECRET,
-        ...(isShared && { GUEST_ROOMS: 'true' }), // not by themselves there
+        ...(isShared && { GUEST_ROOMS: 'true', REDIS_KEY_PREFIX: this.#cluster }), // no guest rooms by themselves there
         SHUTDOWN_TIMEOUT_MS: '3000', // sessions that a test abandoned are waited for that long
         ...this.#env,
       },

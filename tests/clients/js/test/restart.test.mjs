@@ -48,7 +48,11 @@ scenario('killed and started again: the room is there, and who comes back has th
   const late = await connect(server, { transport });
   await until(
     'the seat of the ghost is free after the grace',
-    async () => (await late.ask('room:join', { roomCode: room.code, guestName: 'late' })).ok,
+    async () => {
+      const answer = await late.ask('room:join', { roomCode: room.code, guestName: 'late' });
+      if (!answer.ok) throw new Error(JSON.stringify(answer.error));
+      return true;
+    },
     GRACE_MS * 4 + FOUND_LOST_MS,
   );
   const people = late.all('room:state')[0].participants.map(({ oderId }) => oderId);

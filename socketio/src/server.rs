@@ -41,7 +41,6 @@ pub use self::socket::{
 use self::adapter::{Adapter, Local};
 use self::client::{Client, Mail};
 use self::namespace::MakeAdapter;
-use self::recovery::Recovery;
 use crate::ConnectionConfig;
 
 /// Settings of a Socket.IO server.
@@ -158,7 +157,10 @@ impl IoBuilder {
     /// anybody has noticed that it was cut off; then its old socket leaves, reason `transport close`, and is in no room
     /// when its handlers learn of it. What it missed is sent with its `connect`; [`Socket::recovered`] tells.
     ///
-    /// Events are kept in the memory of this instance, so this does not go together with an [`adapter`](Self::adapter).
+    /// With an [`adapter`](Self::adapter) that can do it, as that for Redis, clients come back to any instance, also from
+    /// one that has died. Of what the application keeps, [`Socket::set_data`] comes along then and [`Socket::insert`] does
+    /// not; and an event has its place among those of all instances before it is sent to anybody, so that events with an
+    /// ack, acks and volatile events may come before one that was sent earlier.
     #[must_use]
     pub fn recovery(mut self, config: RecoveryConfig) -> Self {
         self.recovery = Some(config);
@@ -173,21 +175,13 @@ impl IoBuilder {
         if self.config.max_waiting_events == 0 {
             return Err(BuildError::Config { field: "max_waiting_events", allowed: "at least 1" });
         }
-        if self.recovery.is_some() && self.adapter.is_some() {
-            return Err(BuildError::Config { field: "recovery", allowed: "left out where there is an adapter" });
-        }
         let mut namespaces = HashMap::new();
         for (name, builder) in self.namespaces {
             if !name.starts_with('/') || name.contains(',') {
                 return Err(BuildError::NamespaceName(name));
             }
-            let recovery = self.recovery.as_ref().map(|config| {
-                let engine = &self.config.engine;
-                let silence = engine.ping_interval.saturating_add(engine.ping_timeout);
-                Recovery::new(config, silence, engine.max_buffered_bytes).ok_or(BuildError::Randomness)
-            });
-            let namespace =
-                Namespace::new(name.as_str().into(), builder, self.adapter.as_ref(), recovery.transpose()?)?;
+            let (adapter, recovery) = (self.adapter.as_ref(), self.recovery.as_ref());
+            let namespace = Namespace::new(name.as_str().into(), builder, adapter, &self.config, recovery)?;
             if namespaces.insert(name.clone().into_boxed_str(), namespace).is_some() {
                 return Err(BuildError::Twice(name));
             }

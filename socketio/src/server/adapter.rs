@@ -42,7 +42,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -51,8 +51,10 @@ use tokio::sync::mpsc;
 
 pub(super) use self::memory::Memory;
 pub use super::outgoing::Outgoing;
+pub use super::recovery::{NoPosition, Position, SessionChange, SessionRecord};
 
 use super::namespace::{Namespace, ServerAck, Shared};
+use super::recovery::{Changes, Recovery, RecoveryConfig};
 use super::socket::{Room, Socket, SocketId};
 use crate::{Data, Event};
 
@@ -98,6 +100,23 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     /// Asks the other instances. What they say goes to `replies`, for as long as `timeout`; dropping it says that nothing
     /// more will come.
     fn request(&self, request: Request<'_>, timeout: Duration, replies: Replies);
+
+    /// Tells whether clients that were cut off can come back to any instance. Default: no, so that
+    /// [`recovery`](super::IoBuilder::recovery) is refused.
+    ///
+    /// Where it is so and [`Local::recovery`] has settings, [`broadcast`](Self::broadcast) draws a place among the events
+    /// of all instances for whatever is neither local nor volatile, and every instance passes such events to
+    /// [`Local::place`] in the order of their places, its own too. What [`Local::session_changes`] answers is noted down
+    /// where all instances find it.
+    fn recovers(&self) -> bool {
+        false
+    }
+
+    /// Takes over the session of a client that has come back, from whichever instance, and returns it with its new
+    /// generation; `None` where there is none, or nobody can tell in time.
+    fn claim_session<'a>(&'a self, _pid: &'a str) -> Pin<Box<dyn Future<Output = Option<SessionRecord>> + Send + 'a>> {
+        Box::pin(std::future::ready(None))
+    }
 
     /// Returns how long to wait for what other instances know by themselves. Default: 5 s, as in the reference.
     fn request_timeout(&self) -> Duration {
@@ -295,6 +314,7 @@ impl std::error::Error for ClusterError {}
 pub struct Local {
     name: Box<str>,
     namespace: Weak<Shared>,
+    sessions: Option<(RecoveryConfig, Arc<Changes>)>,
 }
 
 impl fmt::Debug for Local {
@@ -304,8 +324,8 @@ impl fmt::Debug for Local {
 }
 
 impl Local {
-    pub(super) fn new(name: &str, namespace: Weak<Shared>) -> Self {
-        Self { name: name.into(), namespace }
+    pub(super) fn new(name: &str, namespace: Weak<Shared>, sessions: Option<(RecoveryConfig, Arc<Changes>)>) -> Self {
+        Self { name: name.into(), namespace, sessions }
     }
 
     /// Returns the name of the namespace.
@@ -320,11 +340,90 @@ impl Local {
         self.namespace.upgrade().map(Namespace::of)
     }
 
-    /// Sends a packet to the sockets of a target in this instance.
+    /// Sends a packet to the sockets of a target in this instance. It has no place among the events of all.
     pub fn broadcast(&self, packet: &Outgoing, target: &Target) {
         if let Some(shared) = self.namespace.upgrade() {
-            shared.memory().broadcast(packet, target);
+            shared.pass(packet, target);
         }
+    }
+
+    /// Returns the settings of connection state recovery, where it is on.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&RecoveryConfig> {
+        self.sessions.as_ref().map(|(recovery, _)| recovery)
+    }
+
+    fn recovering(&self, tell: impl FnOnce(&Shared, &Recovery)) {
+        if let Some(shared) = self.namespace.upgrade()
+            && let Some(recovery) = shared.recovery()
+        {
+            tell(&shared, recovery);
+        }
+    }
+
+    /// Takes note of an event that has got its place, which is behind those of all before it, and sends it to the sockets
+    /// of its target in this instance if `deliver` says so: they may have it already, or it is older than this instance.
+    pub fn place(&self, position: Position, packet: &Outgoing, target: &Target, deliver: bool) {
+        self.recovering(|shared, recovery| recovery.place(shared.memory(), position, packet, target, deliver));
+    }
+
+    /// All events behind a position are going to be [placed](Self::place), first those that were there before this
+    /// instance; then comes [`begun`](Self::begun). Until then no client can come back.
+    pub fn begin(&self, floor: Position) {
+        self.recovering(|_, recovery| recovery.begin(floor));
+    }
+
+    /// What is placed from here on is new.
+    pub fn begun(&self) {
+        self.recovering(|_, recovery| recovery.begun());
+    }
+
+    /// Events may have been lost behind the last one placed. Clients that have not received that one cannot recover.
+    pub fn events_lost(&self) {
+        self.recovering(|_, recovery| recovery.lost());
+    }
+
+    /// Returns the position behind which events may still be asked for.
+    #[must_use]
+    pub fn floor(&self) -> Option<Position> {
+        let shared = self.namespace.upgrade()?;
+        shared.recovery().map(Recovery::floor)
+    }
+
+    /// Waits until sessions have changed, and returns up to `max` changes; [`noted`](Self::noted) is to follow.
+    pub async fn session_changes(&self, max: usize) -> Vec<SessionChange> {
+        let Some((_, changes)) = &self.sessions else { return std::future::pending().await };
+        loop {
+            changes.grown().await;
+            let taken = changes.take(max);
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
+    }
+
+    /// So many changes are noted down, but for these, which will be returned once more.
+    pub fn noted(&self, taken: usize, left: Vec<SessionChange>) {
+        if let Some((_, changes)) = &self.sessions {
+            changes.done(taken, left);
+        }
+    }
+
+    /// Waits until all changes of sessions are noted down.
+    pub async fn sessions_noted(&self) {
+        if let Some((_, changes)) = &self.sessions {
+            changes.settled().await;
+        }
+    }
+
+    /// A session has been taken over by a socket of this or another instance: one of an earlier generation leaves.
+    pub fn session_superseded(&self, pid: &str, generation: u64) {
+        self.recovering(|_, recovery| recovery.superseded(pid, generation));
+    }
+
+    /// A session was not to be found where it should have been noted down. If its client is here it is noted down anew.
+    pub fn session_forgotten(&self, pid: &str) {
+        self.recovering(|_, recovery| recovery.forgotten(pid));
     }
 
     /// Sends an event to the sockets of a target in this instance, and asks each for an ack. An event that cannot be

@@ -13,9 +13,9 @@ use engineio::server::{Handler, Link};
 use engineio::{CloseReason as EngineReason, Frame, Message};
 
 use super::Hub;
-use super::namespace::{BoxFuture, Mismatch};
+use super::namespace::{BoxFuture, Mismatch, Namespace};
 use super::outgoing::Outgoing;
-use super::recovery::Claim;
+use super::recovery::{Claim, Claiming, claim};
 use super::socket::{Ack, Answer, Asker, Deadline, DisconnectReason, Handshake, Refusal, Socket, SocketId};
 use crate::{Action, Connection, DataError, Event, Input, Slot};
 
@@ -59,11 +59,21 @@ pub(super) struct Client {
     connection: Connection,
     // A handful at most in practice: a scan beats a map.
     members: Vec<Member>,
+    /// Those that other instances have to be asked about first.
+    returning: Vec<Returning>,
     /// Acks that someone waits for, by slot and id.
     asked: HashMap<(Slot, u64), Asker>,
     waiting_events: usize,
     /// The connection is being closed by us: what the client still says is not heard.
     closing: bool,
+}
+
+/// A client on its way into a namespace, whose session may be another instance's.
+struct Returning {
+    slot: Slot,
+    namespace: Namespace,
+    auth: Option<ByteString>,
+    claim: BoxFuture<Option<Box<Claim>>>,
 }
 
 /// A socket and what it still has to do.
@@ -124,6 +134,7 @@ impl Client {
             handshake: Arc::new(handshake),
             connection,
             members: Vec::new(),
+            returning: Vec::new(),
             asked: HashMap::new(),
             waiting_events: 0,
             closing: false,
@@ -182,16 +193,32 @@ impl Client {
     }
 
     fn connect(&mut self, slot: Slot, name: &ByteString, auth: Option<ByteString>, link: &mut Link<'_>) {
-        let namespace = self.hub.namespaces.get(&**name).cloned();
-        let recovery = namespace.as_ref().and_then(|namespace| namespace.shared().recovery());
-        let claim = recovery.and_then(|recovery| recovery.claim(auth.as_deref())).map(Box::new);
-        let id = claim.as_ref().map_or_else(SocketId::random, |claim| Some(claim.id().clone()));
-        let skips = claim.is_some() && recovery.is_some_and(|recovery| recovery.skip_middlewares);
-        let (Some(namespace), Some(id)) = (namespace, id) else {
-            let message = "Invalid namespace".to_owned();
-            self.connection.handle(Input::Refuse { slot, message, data: None }, link.now());
-            return;
+        let Some(namespace) = self.hub.namespaces.get(&**name).cloned() else {
+            return self.refuse(slot, link);
         };
+        match claim(&namespace, auth.as_deref()) {
+            Claiming::Known(claim) => self.join(slot, namespace, auth, claim, link),
+            Claiming::Asking(claim) => self.returning.push(Returning { slot, namespace, auth, claim }),
+        }
+    }
+
+    fn refuse(&mut self, slot: Slot, link: &mut Link<'_>) {
+        let message = "Invalid namespace".to_owned();
+        self.connection.handle(Input::Refuse { slot, message, data: None }, link.now());
+    }
+
+    /// Makes a client's socket, which takes over the session it has claimed, if any.
+    fn join(
+        &mut self,
+        slot: Slot,
+        namespace: Namespace,
+        auth: Option<ByteString>,
+        claim: Option<Box<Claim>>,
+        link: &mut Link<'_>,
+    ) {
+        let skips = namespace.shared().recovery().is_some_and(|recovery| claim.is_some() && recovery.skip_middlewares);
+        let id = claim.as_ref().map_or_else(SocketId::random, |claim| Some(claim.id().clone()));
+        let Some(id) = id else { return self.refuse(slot, link) };
         let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
         self.members.push(Member { slot, socket, stage: Stage::Joining, running: None, jobs: VecDeque::new(), claim });
         if skips && self.restore(slot, link) {
@@ -265,6 +292,8 @@ impl Client {
     }
 
     fn leave_all(&mut self, reason: DisconnectReason) {
+        // What a session has been claimed for can be claimed again.
+        self.returning = Vec::new();
         let slots: Vec<Slot> = self.members.iter().map(|member| member.slot).collect();
         for slot in slots {
             self.leave(slot, reason);
@@ -295,8 +324,33 @@ impl Client {
         self.waiting_events = 0;
     }
 
+    /// Lets those in about whom other instances have answered.
+    fn welcome(&mut self, cx: &mut Context<'_>, link: &mut Link<'_>) {
+        let mut index = 0;
+        while let Some(returning) = self.returning.get_mut(index) {
+            // The adapter may be the application's.
+            match guarded(|| returning.claim.as_mut().poll(cx)) {
+                Some(Poll::Pending) => index += 1,
+                answered => {
+                    let Returning { slot, namespace, auth, .. } = self.returning.swap_remove(index);
+                    let claim = match answered {
+                        Some(Poll::Ready(claim)) => claim,
+                        Some(Poll::Pending) | None => None,
+                    };
+                    self.join(slot, namespace, auth, claim, link);
+                }
+            }
+        }
+        if self.returning.is_empty() {
+            self.returning = Vec::new();
+        }
+    }
+
     /// Runs what can be run without waiting. Without a link the session is over.
     fn run(&mut self, cx: &mut Context<'_>, mut link: Option<&mut Link<'_>>) {
+        if let Some(link) = link.as_deref_mut() {
+            self.welcome(cx, link);
+        }
         let mut index = 0;
         while let Some(member) = self.members.get_mut(index) {
             let slot = member.slot;
@@ -543,7 +597,11 @@ impl Handler for Client {
 
     fn on_round_trip(&mut self, time: Duration) {
         for Member { socket, .. } in self.members.iter().filter(|member| member.stage == Stage::Connected) {
-            if let Some(round_trip) = &socket.namespace().shared().handlers.round_trip {
+            let shared = socket.namespace().shared();
+            if let Some(recovery) = shared.recovery() {
+                recovery.confirm(socket);
+            }
+            if let Some(round_trip) = &shared.handlers.round_trip {
                 // A panic costs nothing but this measurement.
                 let _panicked = guarded(|| round_trip(socket, time));
             }

@@ -17,7 +17,7 @@ use super::adapter::{Adapter, ClusterError, Command, Local, LocalAcks, Memory, O
 use super::broadcast::Broadcast;
 use super::client::guarded;
 use super::cluster::{self, Acks, RemoteSocket};
-use super::recovery::Recovery;
+use super::recovery::{Changes, Recovery, RecoveryConfig};
 use super::socket::{Ack, DisconnectReason, Refusal, Room, Socket};
 use crate::{Arguments, Data, DataError, Event, FromArguments, UsageError, is_reserved};
 
@@ -312,9 +312,17 @@ impl Shared {
 
     pub(super) fn broadcast(&self, packet: &Outgoing, target: &Target) {
         match (&self.recovery, &self.adapter) {
-            (Some(recovery), _) if !target.volatile => recovery.broadcast(&self.memory, packet, target),
-            (_, None) => self.memory.broadcast(packet, target),
             (_, Some(adapter)) => adapter.broadcast(packet, target),
+            (Some(recovery), None) if !target.volatile => recovery.broadcast(&self.memory, packet, target),
+            (Some(_) | None, None) => self.pass(packet, target),
+        }
+    }
+
+    /// Sends a packet that has no place in an order of events to the sockets of a target in this instance.
+    pub(super) fn pass(&self, packet: &Outgoing, target: &Target) {
+        match &self.recovery {
+            Some(recovery) => recovery.pass(&self.memory, packet, target),
+            None => self.memory.broadcast(packet, target, None),
         }
     }
 
@@ -340,19 +348,34 @@ impl Namespace {
         name: Box<str>,
         builder: NamespaceBuilder,
         adapter: Option<&MakeAdapter>,
-        recovery: Option<Recovery>,
+        config: &super::Config,
+        recovery: Option<&RecoveryConfig>,
     ) -> Result<Self, BuildError> {
         if let Some(wrong) = builder.wrong {
             return Err(wrong);
         }
+        let silence = config.engine.ping_interval.saturating_add(config.engine.ping_timeout);
+        let shares = recovery.filter(|_| adapter.is_some()).map(|recovery| {
+            let max = recovery.max_sessions.saturating_add(config.engine.max_sessions);
+            // A client that is there is heard of within one silence; then somebody has to notice that it is gone.
+            let kept_for = recovery.max_disconnection.saturating_add(silence).saturating_add(silence);
+            (recovery.clone(), Arc::new(Changes::new(max, kept_for)))
+        });
+        let changes = shares.as_ref().map(|(_, changes)| Arc::clone(changes));
+        let recovery =
+            recovery.map(|recovery| Recovery::new(recovery, silence, config.engine.max_buffered_bytes, changes));
+        let recovery = recovery.map(|recovery| recovery.ok_or(BuildError::Randomness)).transpose()?;
         let shared = Arc::new_cyclic(|shared| Shared {
-            adapter: adapter.map(|make| make(Local::new(&name, Weak::clone(shared)))),
+            adapter: adapter.map(|make| make(Local::new(&name, Weak::clone(shared), shares))),
             name,
             handlers: builder.handlers,
             memory: Memory::default(),
             recovery,
             next_ack: AtomicU64::new(0),
         });
+        if shared.recovery.is_some() && shared.adapter.as_ref().is_some_and(|adapter| !adapter.recovers()) {
+            return Err(BuildError::Config { field: "recovery", allowed: "left out where the adapter cannot do it" });
+        }
         Ok(Self { shared })
     }
 

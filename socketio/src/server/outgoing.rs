@@ -56,6 +56,11 @@ impl Outgoing {
         self.attachments.iter().flat_map(|frames| frames.iter()).map(Frame::data)
     }
 
+    /// Tells whether the last in an event's array is a text, be it the event's name.
+    pub(super) fn ends_with_text(&self) -> bool {
+        self.text.data().ends_with(b"\"]")
+    }
+
     /// Returns the same event with one more argument behind the others: where it stands among all events of its
     /// namespace, which clients send back when they return.
     #[must_use]

@@ -3,25 +3,38 @@
 //! One lock for each namespace covers an event's place in the order, the log and the queues of those who get it, so that
 //! an event is either behind a client's return or in front of it, never both or neither. It is taken before any lock of a
 //! socket or a room. Nothing that a broadcast does to a slow client takes it: that is left to the client's own task.
+//!
+//! A server that is alone draws the places itself and keeps the sessions in its memory. Where there are several instances,
+//! the adapter draws the places for all of them and keeps the sessions where all get to them; each instance still has the
+//! last events in its memory, and sends again from there.
 
+mod changes;
 mod log;
+mod position;
 mod sessions;
+mod shared;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use serde::Deserialize;
 
+pub(super) use self::changes::Changes;
+pub use self::changes::{SessionChange, SessionRecord};
+pub use self::position::{NoPosition, Position};
+
 use self::log::{Limits, Log};
 use self::sessions::{Cut, Session, Sessions};
+use self::shared::Shared;
 use super::adapter::{Memory, Target};
+use super::namespace::{BoxFuture, Namespace};
 use super::outgoing::Outgoing;
 use super::socket::{Closed, Saved, Socket, SocketId};
 
 /// Settings of connection state recovery, see [`IoBuilder::recovery`](super::IoBuilder::recovery).
 ///
-/// The limits are those of one namespace.
+/// The limits are those of one namespace. Instances that share sessions have the same settings.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecoveryConfig {
@@ -34,8 +47,8 @@ pub struct RecoveryConfig {
     pub max_packets: usize,
     /// Most bytes of such events. Default: 64 MiB.
     pub max_bytes: usize,
-    /// Most clients that were cut off and may still come back. Default: 100,000. Beyond it those that are away longest
-    /// begin anew.
+    /// Most clients that were cut off, from this instance, and may still come back. Default: 100,000. Beyond it those that
+    /// are away longest begin anew.
     pub max_sessions: usize,
 }
 
@@ -55,16 +68,17 @@ impl Default for RecoveryConfig {
 #[derive(Debug)]
 pub(super) struct Recovery {
     pub(super) skip_middlewares: bool,
-    /// What offsets begin with: those of another process mean nothing here.
-    prefix: Box<str>,
     /// What one client may have waiting for it.
     max_missed_bytes: usize,
     state: Mutex<State>,
+    /// Set where instances share their sessions.
+    shared: Option<Shared>,
 }
 
 #[derive(Debug)]
 struct State {
     log: Log,
+    /// Those of a server that is alone.
     sessions: Sessions<Holder>,
 }
 
@@ -86,9 +100,11 @@ struct Wish {
 /// A session on its way to the socket that comes back.
 pub(super) struct Claim {
     pid: ByteString,
-    start: u64,
-    sent: u64,
-    from: u64,
+    /// How often it has been taken over.
+    generation: u64,
+    start: Position,
+    sent: Position,
+    from: Position,
     cut: Option<Cut>,
     saved: Saved,
 }
@@ -100,18 +116,56 @@ impl Claim {
     }
 }
 
+/// The answer to a client that wants to come back.
+pub(super) enum Claiming {
+    Known(Option<Box<Claim>>),
+    /// Other instances have to be asked.
+    Asking(BoxFuture<Option<Box<Claim>>>),
+}
+
+/// Takes the session that a CONNECT's credentials ask for, if all its client missed is there. Its old socket, if nobody
+/// has noticed its end yet, is out of the namespace from here on, or soon where that is another instance's.
+pub(super) fn claim(namespace: &Namespace, auth: Option<&str>) -> Claiming {
+    let recovery = namespace.shared().recovery();
+    let wish = auth.filter(|_| recovery.is_some()).and_then(|auth| serde_json::from_str::<Wish>(auth).ok());
+    match (recovery, wish) {
+        (Some(Recovery { shared: Some(_), .. }), Some(wish)) => {
+            Claiming::Asking(Box::pin(shared::claim(namespace.clone(), wish)))
+        }
+        (Some(recovery), Some(wish)) => Claiming::Known(recovery.claim(&wish).map(Box::new)),
+        (Some(_) | None, _) => Claiming::Known(None),
+    }
+}
+
 impl Recovery {
-    /// `silence` is how long a client may be cut off before anybody notices. `None` where there is no randomness.
-    pub(super) fn new(config: &RecoveryConfig, silence: Duration, max_missed_bytes: usize) -> Option<Self> {
-        let prefix = SocketId::random()?.as_str().get(..PREFIX_LEN)?.into();
+    /// `silence` is how long a client may be cut off before anybody notices; with `changes` the sessions are shared, and
+    /// what becomes of them is noted there. `None` where there is no randomness.
+    pub(super) fn new(
+        config: &RecoveryConfig,
+        silence: Duration,
+        max_missed_bytes: usize,
+        changes: Option<Arc<Changes>>,
+    ) -> Option<Self> {
         let limits = Limits {
             packets: config.max_packets,
             bytes: config.max_bytes,
             age: config.max_disconnection.saturating_add(silence),
         };
-        let state =
-            State { log: Log::new(limits), sessions: Sessions::new(config.max_sessions, config.max_disconnection) };
-        Some(Self { skip_middlewares: config.skip_middlewares, prefix, max_missed_bytes, state: Mutex::new(state) })
+        let mut epoch = [0; 4];
+        if changes.is_none() {
+            getrandom::fill(&mut epoch).ok()?;
+        }
+        let start = Position { epoch: u32::from_be_bytes(epoch).into(), number: 0 };
+        let state = State {
+            log: Log::new(limits, start),
+            sessions: Sessions::new(config.max_sessions, config.max_disconnection),
+        };
+        Some(Self {
+            skip_middlewares: config.skip_middlewares,
+            max_missed_bytes,
+            state: Mutex::new(state),
+            shared: changes.map(|changes| Shared::new(config, changes)),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,106 +174,153 @@ impl Recovery {
     }
 
     /// Gives an event its place, and keeps it.
-    fn append(&self, state: &mut State, packet: &Outgoing, target: Target) -> Outgoing {
-        let packet = packet.with_offset(&format!("{}.{}", self.prefix, state.log.head()));
-        state.log.append(packet.clone(), target, now());
+    fn append(&self, state: &mut State, position: Position, packet: &Outgoing, target: Target) -> Outgoing {
+        let packet = packet.with_offset(&position.to_string());
+        state.log.append(position, packet.clone(), target, now());
         packet
     }
 
     /// Sends an event to the sockets of a target, and keeps it for those who are to get it later.
     pub(super) fn broadcast(&self, memory: &Memory, packet: &Outgoing, target: &Target) {
         let mut state = self.lock();
-        let packet = self.append(&mut state, packet, target.clone());
-        memory.broadcast_until(&packet, target, state.log.head());
+        let position = state.log.head().next();
+        let packet = self.append(&mut state, position, packet, target.clone());
+        memory.broadcast(&packet, target, Some(position));
     }
 
     /// Sends an event to one socket, or keeps it where that has just been cut off.
     pub(super) fn emit(&self, socket: &Socket, packet: &Outgoing) -> Result<(), Closed> {
+        let target = Target { rooms: vec![socket.id().as_str().into()], ..Target::default() };
+        if self.shared.is_some() {
+            if socket.is_gone() {
+                return Err(Closed);
+            }
+            socket.namespace().shared().broadcast(packet, &target);
+            return Ok(());
+        }
         let mut state = self.lock();
         if socket.is_gone() {
             return Err(Closed);
         }
-        let target = Target { rooms: vec![socket.id().as_str().into()], ..Target::default() };
-        let packet = self.append(&mut state, packet, target);
+        let position = state.log.head().next();
+        let packet = self.append(&mut state, position, packet, target);
         if socket.is_connected() {
-            socket.sent_until(state.log.head());
+            socket.sent_until(position);
             // One whose connection has just ended gets it from the log.
             let _gone = socket.send(packet, false);
         }
         Ok(())
     }
 
-    /// Takes the session that a CONNECT's credentials ask for, if all its client missed is there. Its old socket, if
-    /// nobody has noticed its end yet, is out of the namespace from here on.
-    pub(super) fn claim(&self, auth: Option<&str>) -> Option<Claim> {
-        let Wish { pid, offset } = serde_json::from_str(auth?).ok()?;
+    /// Sends an event that has no place to the sockets of a target.
+    ///
+    /// The published client takes the last text of any event for its offset. Where there is one, the offset that the
+    /// client has anyway follows it.
+    pub(super) fn pass(&self, memory: &Memory, packet: &Outgoing, target: &Target) {
+        if packet.ends_with_text() {
+            let state = self.lock();
+            memory.broadcast(&packet.with_offset(&state.log.head().to_string()), target, None);
+        } else {
+            memory.broadcast(packet, target, None);
+        }
+    }
+
+    /// Sends an event that has no place to one socket, as [`pass`](Self::pass) does.
+    pub(super) fn pass_to(&self, socket: &Socket, packet: Outgoing, volatile: bool) -> Result<(), Closed> {
+        if packet.ends_with_text() {
+            let state = self.lock();
+            socket.send(packet.with_offset(&state.log.head().to_string()), volatile)
+        } else {
+            socket.send(packet, volatile)
+        }
+    }
+
+    fn claim(&self, wish: &Wish) -> Option<Claim> {
         let mut state = self.lock();
-        let State { log, sessions } = &mut *state;
+        let State { log, sessions, .. } = &mut *state;
         sessions.expire(now());
-        let session = sessions.get(&pid)?;
+        let session = sessions.get(&wish.pid)?;
         let sent = match &session.holder {
             Holder::Socket(socket) => socket.sent(),
             Holder::Saved(saved) => saved.sent,
         };
-        let received = self.received(offset.as_deref(), session.start, sent)?;
+        let sent = Position { number: sent, ..session.start };
+        let received = match &wish.offset {
+            None => session.start,
+            Some(offset) => match offset.parse().ok().filter(|offset| (session.start..=log.head()).contains(offset)) {
+                Some(offset) => offset,
+                // Nothing can be missed where nothing was sent.
+                None if sent == session.start => session.start,
+                None => return None,
+            },
+        };
         // Where all that was sent has arrived, nothing from before the cut is needed, however long ago the last was.
         let from = if received >= sent { session.cut.map_or(log.head(), |cut| cut.position) } else { received };
         if !log.reaches(from) {
             return None;
         }
-        let Session { start, cut, holder } = sessions.take(&pid)?;
+        let Session { start, cut, holder } = sessions.take(&wish.pid)?;
         let saved = match holder {
             Holder::Socket(socket) => socket.surrender(),
             Holder::Saved(saved) => saved,
         };
-        Some(Claim { pid: pid.into(), start, sent, from, cut, saved })
+        Some(Claim { pid: wish.pid.as_str().into(), generation: 0, start, sent, from, cut, saved })
     }
 
-    /// Up to which position a client has got everything that was for it.
-    fn received(&self, offset: Option<&str>, start: u64, sent: u64) -> Option<u64> {
-        let Some(offset) = offset else { return Some(start) };
-        let ours = offset.strip_prefix(&*self.prefix).and_then(|rest| rest.strip_prefix('.'));
-        match ours.and_then(|number| number.parse::<u64>().ok()) {
-            Some(number) if number < sent => Some(start.max(number + 1)),
-            // The client takes any string that ends an event for an offset. Nothing can be missed where nothing was sent.
-            Some(_) | None => (sent == start).then_some(start),
-        }
-    }
-
-    /// Puts a session back whose client was lost again on its way in.
+    /// Puts a session back whose client was lost again on its way in. One that is shared has not been taken away.
     pub(super) fn give_back(&self, claim: Claim) {
         let Claim { pid, start, from, cut, saved, .. } = claim;
-        let mut state = self.lock();
-        state.sessions.insert(pid.clone(), Session { start, cut, holder: Holder::Saved(saved) });
-        if cut.is_none() {
-            state.sessions.cut(&pid, from, now());
+        if self.shared.is_none() {
+            let mut state = self.lock();
+            state.sessions.insert(pid.clone(), Session { start, cut, holder: Holder::Saved(saved) });
+            if cut.is_none() {
+                state.sessions.cut(&pid, from, now());
+            }
         }
     }
 
     /// Lets a socket take over a session, and passes what it missed to `send`; false where some of that is gone.
     pub(super) fn restore(&self, socket: &Socket, claim: Claim, send: impl FnMut(Outgoing)) -> bool {
-        let Claim { pid, start, sent, from, saved, .. } = claim;
+        let Claim { pid, generation, start, sent, from, mut saved, .. } = claim;
         let mut state = self.lock();
-        let Some(missed) = state.log.since(from, socket.id(), &saved.rooms) else { return false };
-        if missed.iter().map(|(_, packet)| packet.bytes()).sum::<usize>() > self.max_missed_bytes {
-            return false;
+        if let Some(shared) = &self.shared {
+            saved = shared.take(&pid).unwrap_or(saved);
         }
-        let sent = missed.last().map_or(sent, |(position, _)| position + 1);
-        socket.attach(pid.clone(), true, sent);
+        let missed = state.log.after(from, socket.id(), &saved.rooms);
+        let fits = |missed: &Vec<(Position, Outgoing)>| {
+            missed.iter().map(|(_, packet)| packet.bytes()).sum::<usize>() <= self.max_missed_bytes
+        };
+        let Some(missed) = missed.filter(fits) else {
+            if let Some(shared) = &self.shared {
+                shared.end(pid, generation);
+            }
+            return false;
+        };
+        let sent = missed.last().map_or(sent, |(position, _)| *position);
+        socket.attach(pid.clone(), true, sent.number, generation, from);
         socket.enter();
         socket.adopt(saved);
         missed.into_iter().map(|(_, packet)| packet).for_each(send);
-        state.sessions.insert(pid, Session { start, cut: None, holder: Holder::Socket(socket.clone()) });
+        match &self.shared {
+            Some(shared) => shared.enter(socket, pid),
+            None => state.sessions.insert(pid, Session { start, cut: None, holder: Holder::Socket(socket.clone()) }),
+        }
         true
     }
 
     /// Lets a socket in that can come back from here on.
     pub(super) fn enter(&self, socket: &Socket) {
         let mut state = self.lock();
-        if let Some(pid) = SocketId::random() {
+        let knows = self.shared.as_ref().is_none_or(Shared::has_begun);
+        if let Some(pid) = SocketId::random().filter(|_| knows) {
             let (pid, start) = (ByteString::from(pid.as_str()), state.log.head());
-            socket.attach(pid.clone(), false, start);
-            state.sessions.insert(pid, Session { start, cut: None, holder: Holder::Socket(socket.clone()) });
+            socket.attach(pid.clone(), false, start.number, FIRST, start);
+            match &self.shared {
+                Some(shared) => shared.enter(socket, pid),
+                None => {
+                    state.sessions.insert(pid, Session { start, cut: None, holder: Holder::Socket(socket.clone()) });
+                }
+            }
         }
         socket.enter();
     }
@@ -228,7 +329,10 @@ impl Recovery {
     pub(super) fn hang_up(&self, socket: &Socket, pid: &ByteString, keep: bool) {
         let mut state = self.lock();
         socket.unplug();
-        let State { log, sessions } = &mut *state;
+        if let Some(shared) = &self.shared {
+            return shared.hang_up(socket, pid, keep);
+        }
+        let State { log, sessions, .. } = &mut *state;
         if sessions.get(pid).is_some_and(|session| session.is_of(socket)) {
             if keep {
                 sessions.cut(pid, log.head(), now());
@@ -243,6 +347,9 @@ impl Recovery {
         let mut state = self.lock();
         socket.unplug();
         let Some(saved) = socket.exit_saving() else { return };
+        if let Some(shared) = &self.shared {
+            return shared.exit(socket, pid);
+        }
         let Some(session) = state.sessions.get(pid).filter(|session| session.is_of(socket)) else { return };
         if session.cut.is_some() {
             session.holder = Holder::Saved(saved);
@@ -258,8 +365,8 @@ impl Session<Holder> {
     }
 }
 
-/// Random characters that tell the offsets of this process from those of others.
-const PREFIX_LEN: usize = 8;
+/// The generation of a session that nobody has taken over yet.
+const FIRST: u64 = 1;
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()

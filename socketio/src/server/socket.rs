@@ -21,6 +21,7 @@ use super::broadcast::Broadcast;
 use super::client::{Ask, Mail};
 use super::namespace::Namespace;
 use super::outgoing::{Flushes, Outgoing};
+use super::recovery::Position;
 use crate::{Arguments, CloseReason, Data, FromArguments, Slot, UsageError};
 
 /// The name of a room.
@@ -41,6 +42,11 @@ impl SocketId {
                 None
             }
         }
+    }
+
+    /// Reads an id, of another instance or of a session; `None` for what cannot be one.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        engineio::Sid::parse(text).map(|id| Self(id.expose().into()))
     }
 
     /// Returns the id's text.
@@ -343,8 +349,18 @@ struct Session {
     /// The client's secret.
     pid: ByteString,
     recovered: bool,
-    /// The position in the namespace's log behind the last event sent. Changes under the lock of the recovery.
+    /// The number of the last event sent, where nobody else knows the session. Changes under the lock of the recovery.
     sent: AtomicU64,
+    /// How often the session has been taken over.
+    generation: u64,
+    /// Up to where the client has received everything, and up to where it will have at the next pong.
+    seen: Mutex<(Position, Position)>,
+}
+
+impl Session {
+    fn seen(&self) -> MutexGuard<'_, (Position, Position)> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a session keeps while its client is away.
@@ -353,8 +369,8 @@ pub(super) struct Saved {
     pub(super) id: SocketId,
     pub(super) rooms: Vec<Room>,
     pub(super) sent: u64,
-    data: Option<Box<RawValue>>,
-    extensions: http::Extensions,
+    pub(super) data: Option<Box<RawValue>>,
+    pub(super) extensions: http::Extensions,
 }
 
 #[derive(Default)]
@@ -469,6 +485,7 @@ impl Socket {
     pub fn set_data(&self, data: &impl Serialize) -> Result<(), serde_json::Error> {
         let data = serde_json::value::to_raw_value(data)?;
         self.state().data = Some(data);
+        self.changed();
         Ok(())
     }
 
@@ -490,7 +507,7 @@ impl Socket {
         let packet = Outgoing::event(self.shared.namespace.name(), None, name, arguments)?;
         match self.shared.namespace.shared().recovery().filter(|_| self.session().is_some()) {
             Some(recovery) => Ok(recovery.emit(self, &packet)?),
-            None => self.send(packet, false),
+            None => Ok(self.send(packet, false)?),
         }
     }
 
@@ -499,7 +516,11 @@ impl Socket {
     /// # Errors
     /// Those of [`emit`](Self::emit).
     pub fn emit_volatile(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
-        self.send(Outgoing::event(self.shared.namespace.name(), None, name, arguments)?, true)
+        let packet = Outgoing::event(self.shared.namespace.name(), None, name, arguments)?;
+        match self.shared.namespace.shared().recovery().filter(|_| self.session().is_some()) {
+            Some(recovery) => Ok(recovery.pass_to(self, packet, true)?),
+            None => Ok(self.send(packet, true)?),
+        }
     }
 
     /// Sends an event and waits for the client's ack, for as long as `timeout`.
@@ -548,6 +569,8 @@ impl Socket {
             state.rooms.push(Room::clone(&room));
             // Under the socket's own lock, so that it cannot be leaving at the same time.
             self.shared.namespace.shared().join(self, room);
+            drop(state);
+            self.changed();
         }
     }
 
@@ -557,6 +580,15 @@ impl Socket {
         if let Some(at) = state.rooms.iter().position(|joined| &**joined == room) {
             state.rooms.swap_remove(at);
             self.shared.namespace.shared().leave(self, room);
+            drop(state);
+            self.changed();
+        }
+    }
+
+    /// Has the session of the socket noted down as it is now, where instances share it.
+    fn changed(&self) {
+        if let Some(recovery) = self.shared.namespace.shared().recovery() {
+            recovery.changed(self);
         }
     }
 
@@ -613,9 +645,9 @@ impl Socket {
         }
     }
 
-    pub(super) fn send(&self, packet: Outgoing, volatile: bool) -> Result<(), EmitError> {
+    pub(super) fn send(&self, packet: Outgoing, volatile: bool) -> Result<(), Closed> {
         let bytes = packet.bytes();
-        Ok(self.mail(Mail::Send { slot: self.shared.slot, packet, volatile }, bytes)?)
+        self.mail(Mail::Send { slot: self.shared.slot, packet, volatile }, bytes)
     }
 
     fn mail(&self, mail: Mail, bytes: usize) -> Result<(), Closed> {
@@ -718,8 +750,9 @@ impl Socket {
     }
 
     /// Gives the socket its session.
-    pub(super) fn attach(&self, pid: ByteString, recovered: bool, sent: u64) {
-        let session = Session { pid, recovered, sent: AtomicU64::new(sent) };
+    pub(super) fn attach(&self, pid: ByteString, recovered: bool, sent: u64, generation: u64, seen: Position) {
+        let (sent, seen) = (AtomicU64::new(sent), Mutex::new((seen, seen)));
+        let session = Session { pid, recovered, sent, generation, seen };
         // It joins once.
         let _once = self.shared.session.set(Box::new(session));
     }
@@ -733,11 +766,28 @@ impl Socket {
         self.session().map_or(0, |session| session.sent.load(Relaxed))
     }
 
-    /// Notes the position behind an event that was sent.
-    pub(super) fn sent_until(&self, position: u64) {
+    /// Notes the position of an event that was sent.
+    pub(super) fn sent_until(&self, position: Position) {
         if let Some(session) = self.session() {
-            session.sent.store(position, Relaxed);
+            session.sent.store(position.number, Relaxed);
         }
+    }
+
+    /// Returns how often the session has been taken over, and up to where the client has received everything.
+    pub(super) fn standing(&self) -> Option<(u64, Position)> {
+        self.session().map(|session| (session.generation, session.seen().0))
+    }
+
+    /// Notes that the client has received what it had been sent at the last call, and that all up to here has been sent.
+    pub(super) fn confirm(&self, head: Position) {
+        if let Some(session) = self.session() {
+            let mut seen = session.seen();
+            *seen = (seen.1, head);
+        }
+    }
+
+    pub(super) fn raw_data(&self) -> Option<Box<RawValue>> {
+        self.state().data.clone()
     }
 }
 
@@ -756,7 +806,7 @@ impl Ack {
     /// Those of [`Socket::emit`].
     pub fn send(self, arguments: impl Arguments) -> Result<(), EmitError> {
         let packet = Outgoing::ack(self.socket.shared.namespace.name(), self.id, arguments)?;
-        self.socket.send(packet, false)
+        Ok(self.socket.send(packet, false)?)
     }
 }
 

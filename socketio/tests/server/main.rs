@@ -11,5 +11,6 @@ mod leaving;
 mod middleware;
 mod pressure;
 mod recovery;
+mod returning;
 mod rooms;
 mod support;

@@ -8,6 +8,7 @@ use foldhash::fast::{FixedState, RandomState};
 
 use super::Target;
 use crate::server::outgoing::{Flushes, Outgoing};
+use crate::server::recovery::Position;
 use crate::server::socket::{Room, Socket};
 
 /// The sockets and rooms of one namespace in this instance.
@@ -167,19 +168,15 @@ impl Memory {
 
     /// Sends a packet to all sockets of a target, in order with other broadcasts from the same task.
     ///
-    /// Recipients that are too far behind are disconnected; those that are not ready are passed over if `volatile`.
-    pub(in crate::server) fn broadcast(&self, packet: &Outgoing, target: &Target) {
-        let bytes = packet.bytes();
-        let mut flushes = Flushes::default();
-        self.for_each(target, |socket| socket.deliver(packet.clone(), bytes, target.volatile, &mut flushes));
-    }
-
-    /// Sends a packet as [`broadcast`](Self::broadcast) does, and has the recipients note the position behind it.
-    pub(in crate::server) fn broadcast_until(&self, packet: &Outgoing, target: &Target, position: u64) {
+    /// Recipients that are too far behind are disconnected; those that are not ready are passed over if `volatile`. They
+    /// note the position of the packet, if it has one.
+    pub(in crate::server) fn broadcast(&self, packet: &Outgoing, target: &Target, position: Option<Position>) {
         let bytes = packet.bytes();
         let mut flushes = Flushes::default();
         self.for_each(target, |socket| {
-            socket.sent_until(position);
+            if let Some(position) = position {
+                socket.sent_until(position);
+            }
             socket.deliver(packet.clone(), bytes, target.volatile, &mut flushes);
         });
     }

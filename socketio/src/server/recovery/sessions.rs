@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 
+use super::position::Position;
+
 /// Sessions by their secret, those of connected clients and those that are kept for clients that were cut off.
 #[derive(Debug)]
 pub(super) struct Sessions<H> {
@@ -21,7 +23,7 @@ pub(super) struct Sessions<H> {
 #[derive(Debug)]
 pub(super) struct Session<H> {
     /// The position of the log when it began.
-    pub(super) start: u64,
+    pub(super) start: Position,
     /// When its client was cut off, if it was.
     pub(super) cut: Option<Cut>,
     /// Who knows what is in it.
@@ -33,7 +35,7 @@ pub(super) struct Session<H> {
 pub(super) struct Cut {
     pub(super) at: Instant,
     /// The position of the log.
-    pub(super) position: u64,
+    pub(super) position: Position,
     number: u64,
 }
 
@@ -64,7 +66,7 @@ impl<H> Sessions<H> {
 
     /// Notes that the client of a session was cut off. Where that makes too many, the one that is away longest cannot
     /// come back.
-    pub(super) fn cut(&mut self, pid: &ByteString, position: u64, now: Instant) {
+    pub(super) fn cut(&mut self, pid: &ByteString, position: Position, now: Instant) {
         self.expire(now);
         let Some(session) = self.by_pid.get_mut(pid) else { return };
         let number = self.next_cut;
@@ -92,10 +94,12 @@ impl<H> Sessions<H> {
 mod tests {
     use super::*;
 
+    const START: Position = Position { epoch: 7, number: 0 };
+
     fn sessions(pids: &[&'static str]) -> Sessions<()> {
         let mut sessions = Sessions::new(2, Duration::from_secs(10));
         for pid in pids {
-            sessions.insert(ByteString::from_static(pid), Session { start: 0, cut: None, holder: () });
+            sessions.insert(ByteString::from_static(pid), Session { start: START, cut: None, holder: () });
         }
         sessions
     }
@@ -103,9 +107,9 @@ mod tests {
     #[test]
     fn a_session_is_taken_once() {
         let (mut sessions, now) = (sessions(&["a"]), Instant::now());
-        sessions.cut(&"a".into(), 7, now);
+        sessions.cut(&"a".into(), START.next(), now);
         let taken = sessions.take("a").unwrap();
-        assert_eq!(taken.cut.map(|cut| (cut.at, cut.position)), Some((now, 7)));
+        assert_eq!(taken.cut.map(|cut| (cut.at, cut.position)), Some((now, START.next())));
         assert!(sessions.take("a").is_none() && sessions.cuts.is_empty());
         sessions.insert("a".into(), taken);
         assert_eq!(sessions.cuts.len(), 1);
@@ -115,8 +119,8 @@ mod tests {
     #[test]
     fn time_ends_only_those_that_were_cut() {
         let (mut sessions, now) = (sessions(&["live", "cut", "late"]), Instant::now());
-        sessions.cut(&"cut".into(), 0, now);
-        sessions.cut(&"late".into(), 0, now + Duration::from_nanos(1));
+        sessions.cut(&"cut".into(), START, now);
+        sessions.cut(&"late".into(), START, now + Duration::from_nanos(1));
         sessions.expire(now + Duration::from_secs(10));
         assert!(sessions.get("cut").is_some());
         sessions.expire(now + Duration::from_secs(10) + Duration::from_nanos(1));
@@ -128,7 +132,7 @@ mod tests {
     fn too_many_cuts_end_the_oldest() {
         let (mut sessions, now) = (sessions(&["live", "a", "b", "c"]), Instant::now());
         for pid in ["b", "a", "c"] {
-            sessions.cut(&pid.into(), 0, now);
+            sessions.cut(&pid.into(), START, now);
         }
         assert!(sessions.get("b").is_none());
         assert_eq!((sessions.by_pid.len(), sessions.cuts.len()), (3, 2));

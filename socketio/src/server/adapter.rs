@@ -86,6 +86,9 @@ impl Target {
 /// The methods that tell of rooms and sockets are called in the order in which things happen, under a lock of the room
 /// or the socket: they must not call back into [`Local`] or the socket.
 pub trait Adapter: fmt::Debug + Send + Sync + 'static {
+    /// The namespace is there. Until this is called, once and before any other method, its [`Local`] is empty.
+    fn start(&self) {}
+
     /// Sends a packet to all sockets of a target, in order with other broadcasts from the same task: to those of this
     /// instance with [`Local::broadcast`], at once or when its place among the broadcasts of all instances is known, and
     /// to others unless the target is [`local`](Target::local).

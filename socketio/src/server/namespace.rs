@@ -376,6 +376,9 @@ impl Namespace {
         if shared.recovery.is_some() && shared.adapter.as_ref().is_some_and(|adapter| !adapter.recovers()) {
             return Err(BuildError::Config { field: "recovery", allowed: "left out where the adapter cannot do it" });
         }
+        if let Some(adapter) = &shared.adapter {
+            adapter.start();
+        }
         Ok(Self { shared })
     }
 

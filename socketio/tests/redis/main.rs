@@ -7,9 +7,13 @@
 #[allow(dead_code, reason = "the other suite uses all of it")]
 mod support;
 
+#[path = "../server/returning.rs"]
+mod returning;
+
 mod away;
 mod cluster;
 mod foreign;
+mod recovery;
 
 use std::time::Duration;
 

@@ -30,11 +30,25 @@
 //! are in, not to those of the whole namespace. What other instances send to a room arrives once Redis has taken the
 //! subscription, a round trip after the first socket has joined.
 //!
+//! # Recovery across instances
+//!
+//! With [`IoBuilder::recovery`](crate::server::IoBuilder::recovery), which all instances then have, events that are neither
+//! local nor volatile and want no ack travel through a Redis stream for each namespace, in a format of our own: servers of
+//! socket.io do not get them, while what those publish still arrives, and is not sent again. Each instance adds to the
+//! stream and delivers what it reads, so all clients are sent the same events in the same order, and each instance keeps
+//! the newest ones in its memory for those who come back. The sessions are Redis hashes, `<prefix>-session#<namespace>#` with
+//! the client's secret behind it, which go by themselves. They follow the sockets within a moment: what a socket has
+//! joined in the last milliseconds before its instance dies may be missing.
+//!
 //! # When Redis is away
 //!
 //! The sockets of this instance go on to get what is sent to them here. What the others do not get is counted
 //! ([`Redis::lost`]) and logged, at most every ten seconds; questions to them fail at once. The connection comes back by
 //! itself, with all its subscriptions. Nothing is sent again.
+//!
+//! With recovery events wait for Redis as long as [`request_timeout`](RedisConfig::request_timeout), so that a short outage
+//! only delays them; after that they go to the sockets of this instance alone, as above. Clients that come back while Redis is
+//! away begin anew.
 //!
 //! # Limits
 //!
@@ -47,7 +61,9 @@ mod connection;
 mod link;
 mod losses;
 mod message;
+mod sessions;
 mod sharded;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -61,14 +77,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use self::classic::Classic;
 use self::connection::{Kind, Place};
 use self::link::{Link, Receive};
 use self::message::{Dropped, Heard, Say};
+use self::sessions::Sessions;
 use self::sharded::Sharded;
-use super::{Adapter, ClusterError, Command, Local, Outgoing, Replies, Request, SocketInfo, Target};
+use self::stream::Stream;
+use super::{Adapter, ClusterError, Command, Local, Outgoing, Replies, Request, SessionRecord, SocketInfo, Target};
 use crate::server::namespace::ServerAck;
 use crate::server::socket::{Room, Socket, SocketId};
 
@@ -84,7 +103,8 @@ pub struct RedisConfig {
     pub mode: Mode,
     /// What channels begin with: `key` of the classic adapter, `channelPrefix` of the sharded one. Default: `socket.io`.
     pub prefix: String,
-    /// How long other instances may take to answer. Default: 5 s.
+    /// How long other instances may take to answer, and events may wait for Redis where they have a place in its order.
+    /// Default: 5 s.
     pub request_timeout: Duration,
     /// Most bytes of a message, in both directions. Default: 16 MiB.
     pub max_message_bytes: usize,
@@ -181,6 +201,8 @@ pub struct Redis {
     link: Arc<Link>,
     config: Arc<RedisConfig>,
     uid: Arc<str>,
+    /// The streams of namespaces: whether they are known.
+    streams: Arc<Mutex<Vec<watch::Receiver<bool>>>>,
 }
 
 impl Redis {
@@ -203,7 +225,7 @@ impl Redis {
         // As long as those of the reference.
         let uid: String = uid.chars().take(if kind == Kind::Plain { 6 } else { 16 }).collect();
         let link = Link::start(kind, place, config.max_queued_bytes);
-        Ok(Self { link: Arc::new(link), config: Arc::new(config), uid: uid.into() })
+        Ok(Self { link: Arc::new(link), config: Arc::new(config), uid: uid.into(), streams: Arc::default() })
     }
 
     /// Returns what [`IoBuilder::adapter`](crate::server::IoBuilder::adapter) takes. Each server needs a `Redis` of its
@@ -216,6 +238,16 @@ impl Redis {
     /// Waits until Redis is there, and this instance takes part in everything its sockets are in by now.
     pub async fn ready(&self) {
         self.link.ready().await;
+        let streams = self.streams().clone();
+        for mut begun in streams {
+            // An error means that the server is gone.
+            drop(begun.wait_for(|begun| *begun).await);
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<watch::Receiver<bool>>> {
+        // Nothing under this lock can panic halfway.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whether Redis is there.
@@ -235,6 +267,33 @@ impl Redis {
 #[derive(Debug)]
 pub struct RedisAdapter {
     core: Arc<Core>,
+    recovery: Option<Recovery>,
+}
+
+/// What lets clients come back to any instance.
+#[derive(Debug)]
+struct Recovery {
+    stream: Arc<Stream>,
+    sessions: Arc<Sessions>,
+    /// They end with this.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Recovery {
+    fn new(redis: &Redis, local: &Local) -> Option<Self> {
+        let stream = Arc::new(Stream::new(local, &redis.link, &redis.config)?);
+        let sessions = Arc::new(Sessions::new(local, &redis.link, &redis.config)?);
+        redis.link.subscribe(&sessions.channel(), sessions::receiver(&sessions));
+        redis.streams().push(stream.begun());
+        Some(Self { stream, sessions, tasks: Mutex::default() })
+    }
+
+    fn start(&self, runtime: &tokio::runtime::Handle) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn_on(Arc::clone(&self.stream).write(), runtime);
+        tasks.spawn_on(Arc::clone(&self.stream).read(), runtime);
+        tasks.spawn_on(Arc::clone(&self.sessions).note(), runtime);
+    }
 }
 
 struct Core {
@@ -309,7 +368,8 @@ impl fmt::Debug for Core {
 
 impl RedisAdapter {
     fn new(redis: &Redis, local: Local) -> Self {
-        let Redis { link, config, uid } = redis.clone();
+        let recovery = Recovery::new(redis, &local);
+        let Redis { link, config, uid, .. } = redis.clone();
         let protocol = match config.mode {
             Mode::Classic => Protocol::Classic(Classic::new(&config.prefix, local.name(), &uid)),
             Mode::Sharded(subscription) => {
@@ -327,7 +387,7 @@ impl RedisAdapter {
             answering: Arc::new(Semaphore::new(MAX_OPEN)),
             this: Weak::clone(this),
         });
-        let adapter = Self { core };
+        let adapter = Self { core, recovery };
         for channel in adapter.core.protocol.channels() {
             adapter.core.link.subscribe(channel, adapter.receiver());
         }
@@ -355,11 +415,23 @@ impl RedisAdapter {
 impl Drop for RedisAdapter {
     fn drop(&mut self) {
         self.core.link.forget(&self.receiver());
+        if let Some(recovery) = &self.recovery {
+            self.core.link.forget(&sessions::receiver(&recovery.sessions));
+        }
     }
 }
 
 impl Adapter for RedisAdapter {
+    fn start(&self) {
+        if let Some(recovery) = &self.recovery {
+            recovery.start(self.core.link.runtime());
+        }
+    }
+
     fn broadcast(&self, packet: &Outgoing, target: &Target) {
+        if let Some(Recovery { stream, .. }) = self.recovery.as_ref().filter(|_| !target.local && !target.volatile) {
+            return stream.append(packet, target);
+        }
         if !target.local {
             // Counted and logged already.
             let _lost = self.core.say(Say::Broadcast { packet, target });
@@ -410,6 +482,14 @@ impl Adapter for RedisAdapter {
         });
     }
 
+    fn recovers(&self) -> bool {
+        self.recovery.is_some()
+    }
+
+    fn claim_session<'a>(&'a self, pid: &'a str) -> Pin<Box<dyn Future<Output = Option<SessionRecord>> + Send + 'a>> {
+        Box::pin(async move { self.recovery.as_ref()?.sessions.claim(pid).await })
+    }
+
     fn request_timeout(&self) -> Duration {
         self.core.config.request_timeout
     }
@@ -432,6 +512,12 @@ impl Adapter for RedisAdapter {
 
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {
+            if let Some(Recovery { stream, sessions, .. }) = &self.recovery {
+                let left = async { tokio::join!(stream.emptied(), self.core.local.sessions_noted()) };
+                // What has not left by then is lost; sessions stay what they were.
+                let _late = tokio::time::timeout(FLUSH_TIMEOUT, left).await;
+                self.core.link.forget(&sessions::receiver(sessions));
+            }
             self.core.link.forget(&self.receiver());
             if self.core.link.is_connected() {
                 // What has not left by then is lost, and counted.

@@ -1,11 +1,17 @@
 //! A Redis or a Redis Cluster, alike.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{AsyncPushSender, MultiplexedConnection};
+use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisResult,
+    Value,
+};
+use tokio::time::timeout;
 
 /// Which of Redis's two kinds of publish and subscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +61,44 @@ impl Place {
     }
 }
 
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Place {
+    /// Connects. Answers may take as long as `patience`; what is published goes to `push`.
+    pub(super) async fn connect(
+        &self,
+        patience: Duration,
+        push: Option<impl AsyncPushSender>,
+    ) -> RedisResult<Connection> {
+        let connecting = async {
+            match self {
+                Self::Single(client) => {
+                    let mut config = AsyncConnectionConfig::new()
+                        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                        .set_response_timeout(Some(patience));
+                    if let Some(push) = push {
+                        config = config.set_push_sender(push);
+                    }
+                    client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::Single)
+                }
+                Self::Cluster(nodes) => {
+                    let mut client = ClusterClientBuilder::new(nodes.clone())
+                        .use_protocol(ProtocolVersion::RESP3)
+                        .connection_timeout(CONNECT_TIMEOUT)
+                        .response_timeout(patience);
+                    if let Some(push) = push {
+                        client = client.push_sender(push);
+                    }
+                    client.build()?.get_async_connection().await.map(Connection::Cluster)
+                }
+            }
+        };
+        let late = |_| Err((redis::ErrorKind::Io, "it took too long").into());
+        timeout(2 * CONNECT_TIMEOUT, connecting).await.unwrap_or_else(late)
+    }
+}
+
 /// A connection that takes commands from several tasks.
 #[derive(Clone)]
 pub(super) enum Connection {
@@ -67,6 +111,13 @@ impl Connection {
         match self {
             Self::Single(connection) => pipeline.query_async(connection).await,
             Self::Cluster(connection) => pipeline.query_async(connection).await,
+        }
+    }
+
+    pub(super) async fn call<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        match self {
+            Self::Single(connection) => command.query_async(connection).await,
+            Self::Cluster(connection) => command.query_async(connection).await,
         }
     }
 

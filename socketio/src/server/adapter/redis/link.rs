@@ -8,11 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::cluster::ClusterClientBuilder;
-use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::connection::{Connection, Kind, Place};
 use super::losses::Losses;
@@ -20,8 +19,6 @@ use crate::server::adapter::ClusterError;
 
 /// How long a command may take before the connection is given up.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle connection is trusted to be alive.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two attempts to connect.
@@ -119,12 +116,30 @@ impl Link {
         self.shared.connection.borrow().is_some()
     }
 
+    /// Waits until Redis is there.
+    pub(super) async fn connected(&self) -> Connection {
+        let mut connection = self.shared.connection.subscribe();
+        loop {
+            // The sender lives as long as this does.
+            let connected = connection.wait_for(Option::is_some).await;
+            if let Some(connection) = connected.ok().and_then(|connected| connected.clone()) {
+                return connection;
+            }
+        }
+    }
+
+    /// Makes a connection for commands that wait, which must not keep others waiting.
+    pub(super) async fn connect_to_read(&self, patience: Duration) -> RedisResult<Connection> {
+        let nobody = None::<fn(PushInfo) -> Result<(), redis::aio::SendError>>;
+        self.shared.place.connect(patience, nobody).await
+    }
+
     /// Waits until everything wanted so far is subscribed to.
     pub(super) async fn ready(&self) {
         let mut connection = self.shared.connection.subscribe();
         loop {
-            // The sender lives as long as this does.
-            let _connected = connection.wait_for(Option::is_some).await;
+            // The sender lives as long as this does; what it shows must not be held on to.
+            drop(connection.wait_for(Option::is_some).await);
             let (flushed, done) = oneshot::channel();
             let _ended = self.orders.send(Order::Flushed(flushed));
             let _ended = done.await;
@@ -233,27 +248,7 @@ impl Shared {
             // An error would end the connection's own bookkeeping.
             Ok(())
         };
-        let connecting = async {
-            match &self.place {
-                Place::Single(client) => {
-                    let config = AsyncConnectionConfig::new()
-                        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                        .set_response_timeout(Some(RESPONSE_TIMEOUT))
-                        .set_push_sender(push);
-                    client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::Single)
-                }
-                Place::Cluster(nodes) => {
-                    let client = ClusterClientBuilder::new(nodes.clone())
-                        .use_protocol(ProtocolVersion::RESP3)
-                        .connection_timeout(CONNECT_TIMEOUT)
-                        .response_timeout(RESPONSE_TIMEOUT)
-                        .push_sender(push)
-                        .build()?;
-                    client.get_async_connection().await.map(Connection::Cluster)
-                }
-            }
-        };
-        timeout(2 * CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(timed_out()))
+        self.place.connect(RESPONSE_TIMEOUT, Some(push)).await
     }
 
     /// Takes account of what has come; false where there is no room for it.

@@ -1,0 +1,431 @@
+//! The events of a namespace in a Redis stream: one order for all instances.
+//!
+//! An instance adds its events to the stream and sends to its own sockets what it reads there, as all others do. So every
+//! socket of every instance is sent the same events in the same order, and a place in the stream says what a client has.
+//! Whoever has lost its connection to Redis reads on where it was.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Pipeline, RedisResult, Value, cmd};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::connection::Connection;
+use super::link::Link;
+use super::message::{Heard, Say};
+use super::sharded::Sharded;
+use super::{RedisConfig, Subscription};
+use crate::server::adapter::{Local, Outgoing, Position, Target};
+use crate::server::socket::SocketId;
+
+const APPEND: &str = include_str!("append.lua");
+
+/// Most events that are added together, and most of their bytes, beyond the first.
+const BATCH: (usize, usize) = (256, 1 << 20);
+/// Most events that are read together.
+const READ: usize = 256;
+/// How long a read waits for events.
+const BLOCK: Duration = Duration::from_secs(1);
+/// How long an answer to a read may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often what is not needed any more is taken out of the stream.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause after something has failed, and that between two looks whether Redis takes events again.
+const PAUSE: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Most instances whose last number is remembered: more than a stream can hold events of at a time, unless instances
+/// begin anew all the time.
+const MAX_WRITERS: usize = 10_000;
+
+/// The stream of one namespace.
+pub(super) struct Stream {
+    local: Local,
+    link: Arc<Link>,
+    codec: Sharded,
+    key: String,
+    /// By what this instance tells its own events from those of others.
+    uid: Box<str>,
+    max_packets: usize,
+    max_message_bytes: usize,
+    max_queued_bytes: usize,
+    /// How long an event may wait for Redis.
+    patience: Duration,
+    queue: Mutex<Queue>,
+    grown: Notify,
+    emptied: Notify,
+    begun: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// The number of the last event.
+    last: u64,
+    /// Events up to this number have been sent to the sockets of this instance without waiting for Redis any longer.
+    given_up: u64,
+    /// Redis has kept events waiting for too long.
+    away: bool,
+}
+
+impl Queue {
+    /// Events up to a number are in the stream.
+    fn forget(&mut self, number: u64) {
+        while let Some(first) = self.waiting.front()
+            && first.number <= number
+        {
+            self.bytes -= first.data.len();
+            self.waiting.pop_front();
+        }
+    }
+}
+
+/// An event on its way to Redis.
+struct Waiting {
+    number: u64,
+    data: Bytes,
+    packet: Outgoing,
+    target: Target,
+    since: Instant,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// `None` where recovery is off, or there is no randomness.
+    pub(super) fn new(local: &Local, link: &Arc<Link>, config: &RedisConfig) -> Option<Self> {
+        let max_packets = local.recovery()?.max_packets;
+        let uid: Box<str> = SocketId::random()?.as_str().into();
+        Some(Self {
+            codec: Sharded::new(&config.prefix, local.name(), &uid, Subscription::Static),
+            key: format!("{}-stream#{}#", config.prefix, local.name()),
+            local: local.clone(),
+            link: Arc::clone(link),
+            uid,
+            max_packets,
+            max_message_bytes: config.max_message_bytes,
+            max_queued_bytes: config.max_queued_bytes,
+            patience: config.request_timeout,
+            queue: Mutex::default(),
+            grown: Notify::new(),
+            emptied: Notify::new(),
+            begun: watch::Sender::new(false),
+        })
+    }
+
+    /// Becomes true when this instance knows the events of before its start.
+    pub(super) fn begun(&self) -> watch::Receiver<bool> {
+        self.begun.subscribe()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing under this lock can panic halfway.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an event; it is sent to the sockets of this instance when it is read.
+    pub(super) fn append(&self, packet: &Outgoing, target: &Target) {
+        let encoded = self.codec.encode(Say::Broadcast { packet, target }).map(|(_, data)| data);
+        let mut queue = self.queue();
+        let lost = match &encoded {
+            None => Some("they cannot be encoded"),
+            Some(data) if data.len() > self.max_message_bytes => Some("they are too large"),
+            Some(_) if queue.away => Some("it is away, or too slow for what is sent"),
+            Some(data) if queue.bytes.saturating_add(data.len()) > self.max_queued_bytes => {
+                self.give_up(&mut queue);
+                Some("it is away, or too slow for what is sent")
+            }
+            Some(_) => None,
+        };
+        match (encoded, lost) {
+            (Some(data), None) => {
+                queue.last += 1;
+                queue.bytes += data.len();
+                let (packet, target) = (packet.clone(), target.clone());
+                let number = queue.last;
+                queue.waiting.push_back(Waiting { number, data: data.into(), packet, target, since: Instant::now() });
+                drop(queue);
+                self.grown.notify_one();
+            }
+            (_, lost) => {
+                self.link.losses().count(1, lost.unwrap_or_default());
+                // Under the lock, so that the order is that of the calls.
+                self.local.broadcast(packet, target);
+            }
+        }
+    }
+
+    /// Sends what waits to the sockets of this instance, and to nobody else.
+    fn give_up(&self, queue: &mut Queue) {
+        queue.away = true;
+        queue.bytes = 0;
+        queue.given_up = queue.last;
+        let waiting = std::mem::take(&mut queue.waiting);
+        self.link.losses().count(waiting.len() as u64, "it is away, or too slow for what is sent");
+        for Waiting { packet, target, .. } in waiting {
+            self.local.broadcast(&packet, &target);
+        }
+        self.emptied.notify_waiters();
+        self.grown.notify_one();
+    }
+
+    /// Waits until no event is on its way to Redis.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.queue().waiting.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Adds events to the stream, for ever.
+    pub(super) async fn write(self: Arc<Self>) {
+        loop {
+            if self.queue().away {
+                self.come_back().await;
+            }
+            let grown = self.grown.notified();
+            let oldest = self.queue().waiting.front().map(|oldest| oldest.since);
+            let Some(oldest) = oldest else {
+                grown.await;
+                continue;
+            };
+            let batch = self.batch();
+            let written = timeout_at(oldest + self.patience, async {
+                loop {
+                    let mut connection = self.link.connected().await;
+                    match connection.run::<()>(&self.append_all(&batch)).await {
+                        Ok(()) => return,
+                        Err(error) => tracing::debug!(%error, "Redis does not take events"),
+                    }
+                    sleep(PAUSE).await;
+                }
+            });
+            let written = written.await.is_ok();
+            let mut queue = self.queue();
+            if !written {
+                self.give_up(&mut queue);
+                continue;
+            }
+            let last = batch.last().map_or(0, |(number, _)| *number);
+            queue.forget(last);
+            if queue.waiting.is_empty() {
+                self.emptied.notify_waiters();
+            }
+        }
+    }
+
+    /// The events that are next, with their numbers.
+    fn batch(&self) -> Vec<(u64, Bytes)> {
+        let queue = self.queue();
+        let mut bytes = 0;
+        let events = queue.waiting.iter().take(BATCH.0).take_while(|waiting| {
+            let first = bytes == 0;
+            bytes += waiting.data.len();
+            first || bytes <= BATCH.1
+        });
+        events.map(|waiting| (waiting.number, waiting.data.clone())).collect()
+    }
+
+    fn append_all(&self, events: &[(u64, Bytes)]) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        let command = pipeline.cmd("EVAL").arg(APPEND).arg(1).arg(&self.key).arg(self.max_packets).arg(&*self.uid);
+        for (number, data) in events {
+            command.arg(*number).arg(&data[..]);
+        }
+        command.ignore();
+        pipeline
+    }
+
+    /// Waits until Redis takes a write.
+    async fn come_back(&self) {
+        let mut write = Pipeline::new();
+        write.cmd("SET").arg(format!("{}probe", self.key)).arg("").arg("PX").arg(BLOCK.as_millis() as u64).ignore();
+        loop {
+            let mut connection = self.link.connected().await;
+            match timeout(self.patience, connection.run::<()>(&write)).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => tracing::debug!(%error, "Redis takes no events yet"),
+                Err(_late) => tracing::debug!("Redis takes no events yet: it does not answer"),
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        self.queue().away = false;
+    }
+
+    /// Reads the stream, for ever.
+    pub(super) async fn read(self: Arc<Self>) {
+        let mut reader = Reader { stream: &self, at: None, writers: HashMap::new() };
+        loop {
+            let Err(error) = reader.follow().await;
+            tracing::debug!(%error, "the events of the cluster cannot be read");
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// What Redis knows of a stream.
+struct Facts {
+    newest: Position,
+    /// Everything behind this is there.
+    floor: Position,
+}
+
+struct Reader<'a> {
+    stream: &'a Stream,
+    /// The last entry that was read.
+    at: Option<Position>,
+    /// The last number of each instance.
+    writers: HashMap<Box<str>, u64>,
+}
+
+impl Reader<'_> {
+    async fn follow(&mut self) -> RedisResult<Infallible> {
+        let Stream { local, link, key, .. } = self.stream;
+        let mut connection = link.connect_to_read(READ_TIMEOUT).await?;
+        let Facts { newest, floor } = facts(&mut connection, key).await?;
+        let at = match self.at {
+            Some(at) => {
+                // What was behind the last entry is gone, or the stream is another one.
+                if floor > at || (floor < at && !has(&mut connection, key, at).await?) {
+                    link.losses().count(1, "it has lost events before they were read");
+                    local.events_lost();
+                }
+                at
+            }
+            None => {
+                local.begin(floor);
+                floor
+            }
+        };
+        self.at = Some(at);
+        let mut trimmed = (Instant::now(), floor);
+        loop {
+            let at = self.at.unwrap_or(at);
+            if at >= newest {
+                self.begin();
+            }
+            let entries = read(&mut connection, key, at).await?;
+            if entries.is_empty() {
+                self.begin();
+            }
+            for (id, fields) in entries {
+                let Ok(position) = id.parse::<Position>() else { continue };
+                if position > newest {
+                    self.begin();
+                }
+                self.at = Some(position);
+                self.take(position, fields);
+            }
+            if trimmed.0.elapsed() >= TRIM_INTERVAL
+                && let Some(floor) = local.floor()
+            {
+                if floor > trimmed.1 {
+                    let mut trim = Pipeline::new();
+                    trim.cmd("XTRIM").arg(key).arg("MINID").arg("~").arg(floor.to_string()).ignore();
+                    connection.run::<()>(&trim).await?;
+                }
+                trimmed = (Instant::now(), floor);
+            }
+        }
+    }
+
+    /// What was there before is read; once.
+    fn begin(&self) {
+        let begun = *self.stream.begun.borrow();
+        if !begun {
+            self.stream.local.begun();
+            self.stream.begun.send_replace(true);
+        }
+    }
+
+    /// Takes an entry: which instance wrote it, which of its events it is, and the event.
+    fn take(&mut self, position: Position, fields: Vec<Vec<u8>>) {
+        let mut of: HashMap<&[u8], &[u8]> =
+            fields.chunks_exact(2).map(|field| (&field[0][..], &field[1][..])).collect();
+        let mut text = |name: &str| str::from_utf8(of.remove(name.as_bytes())?).ok();
+        let (uid, number) = (text("uid"), text("number").and_then(|number| number.parse::<u64>().ok()));
+        let (Some(uid), Some(number), Some(data)) = (uid, number, of.remove(&b"data"[..])) else {
+            tracing::debug!("an entry of the stream is none of ours");
+            return;
+        };
+        // Added twice, since nobody knew whether the first time was one.
+        let known = self.writers.get(uid).copied().unwrap_or(0);
+        if number <= known {
+            return;
+        }
+        if known == 0 && self.writers.len() >= MAX_WRITERS {
+            self.writers.clear();
+        }
+        self.writers.insert(uid.into(), number);
+        if *uid == *self.stream.uid {
+            // Under the lock, so that it is either given up or sent from here.
+            let mut queue = self.stream.queue();
+            let deliver = number > queue.given_up;
+            queue.forget(number);
+            self.stream.place(position, data, deliver);
+        } else {
+            let deliver = *self.stream.begun.borrow();
+            self.stream.place(position, data, deliver);
+        }
+    }
+}
+
+impl Stream {
+    fn place(&self, position: Position, data: &[u8], deliver: bool) {
+        let heard = if data.len() > self.max_message_bytes { Err("it is too large") } else { self.codec.decode(data) };
+        match heard {
+            Ok((_, Heard::Broadcast { event, target })) => match Outgoing::forward(self.local.name(), None, event) {
+                Ok(packet) => self.local.place(position, &packet, &target, deliver),
+                Err(error) => tracing::debug!(%error, "an event of the stream was dropped"),
+            },
+            Ok(_) => tracing::debug!("an entry of the stream is no broadcast"),
+            Err(why) => tracing::debug!(why, "an event of the stream was dropped"),
+        }
+    }
+}
+
+/// An entry of a stream: its id, then names and values of its fields.
+type Entry = (String, Vec<Vec<u8>>);
+
+async fn read(connection: &mut Connection, key: &str, after: Position) -> RedisResult<Vec<Entry>> {
+    let mut command = cmd("XREAD");
+    command.arg("COUNT").arg(READ).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(key);
+    let streams: Option<HashMap<String, Vec<Entry>>> = connection.call(command.arg(after.to_string())).await?;
+    Ok(streams.into_iter().flatten().flat_map(|(_, entries)| entries).collect())
+}
+
+/// Tells whether an entry is there.
+async fn has(connection: &mut Connection, key: &str, at: Position) -> RedisResult<bool> {
+    let id = at.to_string();
+    let entries: Vec<Entry> = connection.call(cmd("XRANGE").arg(key).arg(&id).arg(&id)).await?;
+    Ok(!entries.is_empty())
+}
+
+async fn facts(connection: &mut Connection, key: &str) -> RedisResult<Facts> {
+    let exists: bool = connection.call(cmd("EXISTS").arg(key)).await?;
+    if !exists {
+        return Ok(Facts { newest: Position::default(), floor: Position::default() });
+    }
+    let facts: HashMap<String, Value> = connection.call(cmd("XINFO").arg("STREAM").arg(key)).await?;
+    // An id, or an entry with its id in front.
+    let position = |value: &Value| {
+        let id = if let Value::Array(entry) = value { entry.first()? } else { value };
+        redis::from_redis_value_ref::<String>(id).ok()?.parse::<Position>().ok()
+    };
+    let fact = |name| facts.get(name).and_then(position);
+    // Before Redis 7 it does not say what was taken out; then that may be anything before the first entry.
+    let floor = fact("max-deleted-entry-id").or_else(|| fact("first-entry")).unwrap_or_default();
+    Ok(Facts { newest: fact("last-generated-id").unwrap_or_default(), floor })
+}

@@ -3,13 +3,14 @@
 //!
 //! Arguments: the port, the URL of Redis (`redis://127.0.0.1/`), and `classic` or `sharded`. Servers of socket.io in
 //! Node.js with the adapter of the same name can be instances too; `tests/clients/cluster` has one that does the same.
+//! With `recovery` behind these, clients that were cut off come back to any instance.
 
 use std::error::Error;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use socketio::adapter::redis::{Mode, Redis, RedisConfig, Subscription};
-use socketio::server::{NamespaceBuilder, RemoteSocket};
+use socketio::server::{NamespaceBuilder, RecoveryConfig, RemoteSocket};
 use socketio::{Ack, Data, Io, Namespace, Socket};
 use tokio::net::TcpListener;
 
@@ -78,7 +79,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         config.mode = Mode::Sharded(Subscription::Dynamic);
     }
     let redis = Redis::start(config)?;
-    let io = Io::builder().adapter(redis.adapter()).namespace("/", chat).build()?;
+    let mut builder = Io::builder().adapter(redis.adapter());
+    if arguments.next().as_deref() == Some("recovery") {
+        builder = builder.recovery(RecoveryConfig::default());
+    }
+    let io = builder.namespace("/", chat).build()?;
     redis.ready().await;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     io.serve(listener, async {

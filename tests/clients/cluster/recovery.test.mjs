@@ -1,46 +1,23 @@
-// The published client, cut off and back again, at the example server with connection state recovery.
+// The published client, cut off and back again, at the example servers with connection state recovery.
+//
+//   CLUSTER_BIN=path/to/example/cluster FANOUT_BIN=path/to/example/fanout node --test
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, connect } from 'node:net';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
+import { createClient } from 'redis';
 import { io } from 'socket.io-client';
+import { freePort, start, startRedis, until } from './processes.mjs';
 
-let server;
+let kill;
 let url;
-
-async function freePort() {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
-}
-
-async function until(what, condition) {
-  const end = Date.now() + 15_000;
-  while (!(await condition())) {
-    assert.ok(Date.now() < end, what);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-
-const isUp = (port) =>
-  new Promise((resolve) => {
-    const probe = connect(port, '127.0.0.1', () => (probe.destroy(), resolve(true)));
-    probe.on('error', () => resolve(false));
-  });
 
 before(async () => {
   const port = await freePort();
-  server = spawn(process.env.FANOUT_BIN, ['--port', `${port}`, '--recovery', '1'], { stdio: 'inherit' });
-  process.on('exit', () => server.kill('SIGKILL'));
+  kill = await start(process.env.FANOUT_BIN, ['--port', port, '--recovery', '1'], port);
   url = `http://127.0.0.1:${port}/bench`;
-  await until('the server listens', () => isUp(port));
 });
 
-after(() => server.kill('SIGKILL'));
+after(() => kill());
 
 async function member(room, transports) {
   const socket = io(url, { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 50 });
@@ -78,3 +55,92 @@ for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']])
     assert.deepEqual(heard, Array.from({ length: sent }, (_, number) => number));
   });
 }
+
+describe('several instances', () => {
+  let redis, kills, urls, store;
+
+  before(async () => {
+    redis = await startRedis();
+    [kills, urls] = [[], []];
+    for (let instance = 0; instance < 3; instance++) {
+      const port = await freePort();
+      kills.push(await start(process.env.CLUSTER_BIN, [port, redis.url, 'classic', 'recovery'], port));
+      urls.push(`http://127.0.0.1:${port}`);
+    }
+    store = await createClient({ url: redis.url }).connect();
+  });
+  after(async () => {
+    await store.disconnect();
+    for (const kill of kills) await kill();
+    await redis.end();
+  });
+
+  /** A client in the lobby that keeps what is said there. */
+  async function talker(instance) {
+    const socket = io(urls[instance], {
+      transports: ['websocket'],
+      forceNew: true,
+      reconnectionDelay: 50,
+      reconnectionDelayMax: 50,
+    });
+    const heard = [];
+    socket.on('said', (what) => heard.push(what));
+    await once(socket, 'connect');
+    await socket.emitWithAck('join', 'lobby');
+    return { socket, heard };
+  }
+
+  /** The instance is in the client's address, where only its manager sees it. */
+  const moves = ({ socket }, instance) => (socket.io.uri = urls[instance]);
+
+  test('a client that is cut off comes back to each in turn', { timeout: 60_000 }, async (t) => {
+    const [speaker, listener] = [await talker(0), await talker(0)];
+    t.after(() => [speaker, listener].forEach(({ socket }) => socket.disconnect()));
+    const { id } = listener.socket;
+    let said = 0;
+    const say = () => speaker.socket.emit('say', said++);
+    const isCaughtUp = () => listener.heard.length === said && speaker.heard.length === said;
+    for (let round = 0; round < 9; round++) {
+      // In the first round nothing has been received yet.
+      for (let count = 0; count < round; count++) say();
+      await until('what was said is heard', isCaughtUp);
+      moves(listener, (round + 1) % 3);
+      const [gone, back] = [once(listener.socket, 'disconnect'), once(listener.socket, 'connect')];
+      listener.socket.io.engine.close();
+      await gone;
+      for (let count = 0; count < 3; count++) say();
+      await back;
+      assert.equal(listener.socket.recovered, true, `round ${round}`);
+      assert.equal(listener.socket.id, id);
+      await until('what was missed is heard', isCaughtUp);
+    }
+    assert.deepEqual(listener.heard, Array.from({ length: said }, (_, number) => number));
+    assert.deepEqual(speaker.heard, listener.heard);
+    const who = await speaker.socket.emitWithAck('who');
+    assert.deepEqual(who.find((socket) => socket.id === id), { id, rooms: ['lobby'], data: { joined: 'lobby' } });
+  });
+
+  test('a client comes back from an instance that was killed', { timeout: 60_000 }, async (t) => {
+    const [speaker, listener] = [await talker(0), await talker(2)];
+    t.after(() => [speaker, listener].forEach(({ socket }) => socket.disconnect()));
+    const { id } = listener.socket;
+    await until('the session to be noted down', async () => {
+      const keys = await store.keys('socket.io-session#/#*');
+      const states = await Promise.all(keys.map((key) => store.hGet(key, 'state')));
+      return states.some((state) => state?.includes(id) && state.includes('lobby'));
+    });
+    speaker.socket.emit('say', 'before');
+    await until('it to be heard', () => listener.heard.length === 1);
+    moves(listener, 1);
+    const [gone, back] = [once(listener.socket, 'disconnect'), once(listener.socket, 'connect')];
+    await kills[2]();
+    await gone;
+    speaker.socket.emit('say', 'meanwhile');
+    await back;
+    assert.equal(listener.socket.recovered, true);
+    assert.equal(listener.socket.id, id);
+    speaker.socket.emit('say', 'after');
+    await until('everything to be heard', () => listener.heard.length === 3);
+    assert.deepEqual(listener.heard, ['before', 'meanwhile', 'after']);
+  });
+});

@@ -1,11 +1,13 @@
-//! What the load generator measures: `cargo run --release -p socketio --example fanout -- --port 3000 --workers 2`.
+//! What the load generator measures: `cargo run --release -p socketio --features redis --example fanout -- --port 3000 --workers 2`.
 //!
-//! With `--recovery 1` clients that were cut off come back to their session. In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in the sender's
-//! room, the sender too, and `echo` acks its payload.
+//! With `--recovery 1` clients that were cut off come back to their session; with `--redis redis://127.0.0.1/` it is one of
+//! several instances. In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in
+//! the sender's room, the sender too, and `echo` acks its payload.
 
 use std::error::Error;
 
 use serde_json::value::RawValue;
+use socketio::adapter::redis::{Redis, RedisConfig};
 use socketio::server::RecoveryConfig;
 use socketio::{Ack, Io, Socket};
 use tokio::net::TcpListener;
@@ -26,10 +28,14 @@ async fn echo(_: Socket, payload: Box<RawValue>, ack: Option<Ack>) {
     let _left = ack.map(|ack| ack.send((payload,)));
 }
 
-/// The value behind a flag.
+/// The text behind a flag.
+fn text(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+/// The number behind a flag.
 fn flag(name: &str, default: u16) -> Result<u16, std::num::ParseIntError> {
-    let mut flags = std::env::args().skip_while(|argument| argument != name).skip(1);
-    flags.next().map_or(Ok(default), |value| value.parse())
+    text(name).map_or(Ok(default), |value| value.parse())
 }
 
 async fn serve(port: u16, recovery: bool) -> Result<(), Box<dyn Error>> {
@@ -39,7 +45,14 @@ async fn serve(port: u16, recovery: bool) -> Result<(), Box<dyn Error>> {
     if recovery {
         builder = builder.recovery(RecoveryConfig::default());
     }
+    let redis = text("--redis").map(|url| Redis::start(RedisConfig::new(url))).transpose()?;
+    if let Some(redis) = &redis {
+        builder = builder.adapter(redis.adapter());
+    }
     let io = builder.build()?;
+    if let Some(redis) = &redis {
+        redis.ready().await;
+    }
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     io.serve(listener, std::future::pending()).await;
     Ok(())

@@ -15,7 +15,7 @@ use engineio::{CloseReason as EngineReason, Frame, Message};
 use super::Hub;
 use super::namespace::{BoxFuture, Mismatch, Namespace};
 use super::outgoing::Outgoing;
-use super::recovery::{Claim, Claiming, claim};
+use super::recovery::{Claim, Claiming, Restored, claim};
 use super::socket::{Ack, Answer, Asker, Deadline, DisconnectReason, Handshake, Refusal, Socket, SocketId};
 use crate::{Action, Connection, DataError, Event, Input, Slot};
 
@@ -237,12 +237,13 @@ impl Client {
         let Some(member) = self.member(slot) else { return false };
         let Some(claim) = member.claim.take() else { return false };
         let socket = member.socket.clone();
-        let recovery = socket.namespace().shared().recovery();
-        let restored = recovery.is_some_and(|recovery| recovery.restore(&socket, *claim, |packet| send(packet, link)));
-        if restored {
-            self.connected(slot, link);
+        let Some(recovery) = socket.namespace().shared().recovery() else { return false };
+        match recovery.restore(&socket, *claim, |packet| send(packet, link)) {
+            Restored::Done => self.connected(slot, link),
+            Restored::TooLate => return false,
+            Restored::Superseded => self.close(DisconnectReason::ConnectionLost, link),
         }
-        restored
+        true
     }
 
     /// The middleware said yes.

@@ -116,6 +116,16 @@ impl Claim {
     }
 }
 
+/// What has become of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restored {
+    Done,
+    /// Some of what the client has missed is gone.
+    TooLate,
+    /// The client has opened yet another connection meanwhile, and has its session there.
+    Superseded,
+}
+
 /// The answer to a client that wants to come back.
 pub(super) enum Claiming {
     Known(Option<Box<Claim>>),
@@ -279,11 +289,14 @@ impl Recovery {
         }
     }
 
-    /// Lets a socket take over a session, and passes what it missed to `send`; false where some of that is gone.
-    pub(super) fn restore(&self, socket: &Socket, claim: Claim, send: impl FnMut(Outgoing)) -> bool {
+    /// Lets a socket take over a session, and passes what it missed to `send`.
+    pub(super) fn restore(&self, socket: &Socket, claim: Claim, send: impl FnMut(Outgoing)) -> Restored {
         let Claim { pid, generation, start, sent, from, mut saved, .. } = claim;
         let mut state = self.lock();
         if let Some(shared) = &self.shared {
+            if shared.is_ahead(&pid, generation) {
+                return Restored::Superseded;
+            }
             saved = shared.take(&pid).unwrap_or(saved);
         }
         let missed = state.log.after(from, socket.id(), &saved.rooms);
@@ -294,7 +307,7 @@ impl Recovery {
             if let Some(shared) = &self.shared {
                 shared.end(pid, generation);
             }
-            return false;
+            return Restored::TooLate;
         };
         let sent = missed.last().map_or(sent, |(position, _)| *position);
         socket.attach(pid.clone(), true, sent.number, generation, from);
@@ -305,7 +318,7 @@ impl Recovery {
             Some(shared) => shared.enter(socket, pid),
             None => state.sessions.insert(pid, Session { start, cut: None, holder: Holder::Socket(socket.clone()) }),
         }
-        true
+        Restored::Done
     }
 
     /// Lets a socket in that can come back from here on.

@@ -192,6 +192,31 @@ async fn who_is_back_before_the_cut_is_noticed_leaves_the_other_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_one_of_two_keeps_a_session() {
+    let redis = syncwatch_backends::Redis::start().unwrap();
+    let [one, two] =
+        [Node::start(settings(&redis, Mode::Classic)).await, Node::start(settings(&redis, Mode::Classic)).await];
+    for to in [&one, &two] {
+        let (client, session) = one.client(&redis).await;
+        drop(client);
+        until("the cut", || one.root().is_empty()).await;
+        // Whoever was later has the other's place.
+        let auth = format!("40{{\"pid\":\"{}\"}}", session.pid);
+        let mut clients = [Client::open(&one.server).await, Client::open(&to.server).await];
+        for client in &mut clients {
+            client.send(&auth).await;
+        }
+        until("one to be gone", || {
+            let sockets = [&one, &two].map(|node| node.root().broadcast().sockets());
+            sockets.iter().flatten().filter(|socket| **socket.id() == *session.sid).count() == 1
+        })
+        .await;
+        drop(clients);
+        until("both to be gone", || one.root().is_empty() && two.root().is_empty()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_left_on_purpose_comes_back_to_no_instance() {
     let redis = syncwatch_backends::Redis::start().unwrap();
     let [one, two] =

@@ -138,7 +138,10 @@ impl Memory {
     /// Removes a socket from the namespace; false where it was not in it.
     pub(in crate::server) fn remove(&self, socket: &Socket) -> bool {
         lock(&self.everyone).remove(socket);
-        self.by_id.shard(socket.id()).remove(socket.id().as_str()).is_some()
+        let mut by_id = self.by_id.shard(socket.id());
+        // Its client may be back already, with the same id.
+        let own = by_id.get(socket.id().as_str()).is_some_and(|known| known.serial() == socket.serial());
+        own && by_id.remove(socket.id().as_str()).is_some()
     }
 
     /// Puts a socket into a room, where it may be already. Calls `created` for a room that had nobody, while no other

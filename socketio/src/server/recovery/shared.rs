@@ -60,6 +60,12 @@ impl Shared {
         self.head.borrow().is_some()
     }
 
+    /// Tells whether a socket here has the session from a later claim.
+    pub(super) fn is_ahead(&self, pid: &str, generation: u64) -> bool {
+        let sockets = self.sockets();
+        sockets.by_pid.get(pid).and_then(Socket::standing).is_some_and(|(of, _)| of > generation)
+    }
+
     /// Takes what the socket of a session has that is still here, and lets it leave.
     pub(super) fn take(&self, pid: &str) -> Option<Saved> {
         let socket = self.sockets().by_pid.remove(pid)?;

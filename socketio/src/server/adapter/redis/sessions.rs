@@ -92,12 +92,14 @@ impl Sessions {
 
     /// Notes down changes, for ever.
     pub(super) async fn note(self: Arc<Self>) {
+        let mut fails = false;
         loop {
             let changes = self.local.session_changes(BATCH).await;
             let connection = self.link.connected().await;
             let count = changes.len();
             match self.note_all(&connection, &changes).await {
                 Ok(noted) => {
+                    fails = false;
                     for (change, noted) in changes.iter().zip(noted) {
                         match noted {
                             Noted::Done => {}
@@ -110,7 +112,11 @@ impl Sessions {
                     self.local.noted(count, Vec::new());
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "sessions cannot be noted down");
+                    if std::mem::replace(&mut fails, true) {
+                        tracing::debug!(%error, "sessions cannot be noted down yet");
+                    } else {
+                        tracing::warn!(%error, "sessions cannot be noted down: clients may not come back");
+                    }
                     self.local.noted(count, changes);
                     sleep(PAUSE).await;
                 }

@@ -266,10 +266,15 @@ impl Stream {
 
     /// Reads the stream, for ever.
     pub(super) async fn read(self: Arc<Self>) {
-        let mut reader = Reader { stream: &self, at: None, writers: HashMap::new() };
+        let mut reader = Reader { stream: &self, at: None, writers: HashMap::new(), fails: false };
         loop {
             let Err(error) = reader.follow().await;
-            tracing::debug!(%error, "the events of the cluster cannot be read");
+            // Nobody gets anything meanwhile, so somebody has to know.
+            if std::mem::replace(&mut reader.fails, true) {
+                tracing::debug!(%error, "the events of the cluster cannot be read yet");
+            } else {
+                tracing::warn!(%error, "the events of the cluster cannot be read; they wait in Redis");
+            }
             sleep(PAUSE).await;
         }
     }
@@ -288,6 +293,8 @@ struct Reader<'a> {
     at: Option<Position>,
     /// The last number of each instance.
     writers: HashMap<Box<str>, u64>,
+    /// Nothing has been read since the last failure.
+    fails: bool,
 }
 
 impl Reader<'_> {
@@ -327,7 +334,10 @@ impl Reader<'_> {
                 }
                 self.at = Some(position);
                 self.take(position, fields);
+                // It may have gone to thousands.
+                tokio::task::yield_now().await;
             }
+            self.fails = false;
             if trimmed.0.elapsed() >= TRIM_INTERVAL
                 && let Some(floor) = local.floor()
             {
@@ -369,16 +379,15 @@ impl Reader<'_> {
             self.writers.clear();
         }
         self.writers.insert(uid.into(), number);
-        if *uid == *self.stream.uid {
-            // Under the lock, so that it is either given up or sent from here.
+        let deliver = if *uid == *self.stream.uid {
+            // From here on it cannot be given up any more.
             let mut queue = self.stream.queue();
-            let deliver = number > queue.given_up;
             queue.forget(number);
-            self.stream.place(position, data, deliver);
+            number > queue.given_up
         } else {
-            let deliver = *self.stream.begun.borrow();
-            self.stream.place(position, data, deliver);
-        }
+            *self.stream.begun.borrow()
+        };
+        self.stream.place(position, data, deliver);
     }
 }
 

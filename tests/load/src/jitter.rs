@@ -13,7 +13,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 
 use crate::client::{Connection, Packet, Target, unexpected};
 use crate::options::{self, Options, number, time};
@@ -31,6 +31,8 @@ pub fn command() -> Command {
         time("cut-min", "0.2", "Seconds it is away, at least"),
         time("cut-max", "2", "Seconds it is away, at most"),
         number("seed", "1", "What the chance in it depends on"),
+        options::also(),
+        options::beside(),
     ])
 }
 
@@ -39,16 +41,17 @@ pub fn command() -> Command {
 /// # Errors
 /// The clients cannot connect, or the server is gone.
 pub async fn run(options: &Options) -> io::Result<Report> {
-    let target = Rc::new(options.target("/bench"));
+    let targets: Rc<[Target]> = options.targets("/bench").into();
     let (meter, tally) = (Rc::new(Meter::default()), Rc::new(Tally::default()));
-    let mut sender = Connection::open(&target, "", 0).await?;
+    let mut sender = Connection::open(&targets[0], "", 0).await?;
     sender.push(format_args!("42/bench,0[\"join\",\"{ROOM}\"]"));
     while !matches!(Packet::parse(sender.next().await?), Packet::Ack { id: 0, .. }) {}
     let (go_on, ending) = watch::channel(true);
     let members = (1..=options.number("clients")).map(|number| {
         let member = Member {
             number,
-            target: Rc::clone(&target),
+            targets: Rc::clone(&targets),
+            visits: 0,
             meter: Rc::clone(&meter),
             tally: Rc::clone(&tally),
             session: None,
@@ -159,7 +162,9 @@ struct Connected {
 
 struct Member {
     number: usize,
-    target: Rc<Target>,
+    targets: Rc<[Target]>,
+    /// How often it has connected: it comes back to another instance each time.
+    visits: usize,
     meter: Rc<Meter>,
     tally: Rc<Tally>,
     session: Option<Session>,
@@ -187,7 +192,13 @@ impl Member {
             connection = self.reconnect().await?;
             period = Instant::now().max(period + cuts.period);
         }
-        self.listen_until(&mut connection, Instant::now() + SETTLING).await;
+        // A server that is behind goes on for a while.
+        while let Ok(packet) = timeout(SETTLING, connection.next()).await {
+            if let Err(error) = packet.and_then(|packet| self.take_event(packet)) {
+                self.fail(error.to_string());
+                break;
+            }
+        }
         Ok(self.received)
     }
 
@@ -204,7 +215,9 @@ impl Member {
 
     /// Connects, and recovers what was missed or else joins the room anew, as socket.io-client does.
     async fn connect(&mut self) -> io::Result<Connection> {
-        let mut connection = Connection::dial(&self.target, self.number).await?;
+        let target = &self.targets[(self.number + self.visits) % self.targets.len()];
+        self.visits += 1;
+        let mut connection = Connection::dial(target, self.number).await?;
         let auth = self.session.as_ref().map_or_else(String::new, |Session { pid, offset }| {
             let auth =
                 offset.as_ref().map_or_else(|| json!({ "pid": pid }), |offset| json!({ "pid": pid, "offset": offset }));
@@ -275,5 +288,5 @@ const TICK: Duration = Duration::from_millis(1);
 const ATTEMPTS: usize = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 
-/// What is on its way has come by then.
-const SETTLING: Duration = Duration::from_secs(1);
+/// What is on its way has come when nothing has for as long.
+const SETTLING: Duration = Duration::from_secs(3);

@@ -46,6 +46,16 @@ pub fn beside() -> Arg {
         .help("A process beside the server, as its database, or the parent of its processes")
 }
 
+/// An option that names another instance of the server; it may be given several times.
+pub fn also() -> Arg {
+    Arg::new(ALSO)
+        .long(ALSO)
+        .value_name("HOST:PORT")
+        .action(ArgAction::Append)
+        .value_parser(value_parser!(SocketAddr))
+        .help("Where another instance of the server listens")
+}
+
 /// An option that takes seconds.
 pub fn time(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     let parser = |text: &str| match text.parse::<f64>() {
@@ -84,6 +94,14 @@ impl Options {
     pub fn target(&self, namespace: &str) -> Target {
         let address = *self.0.get_one("address").expect("it is required");
         Target { address, path: "/socket.io/".to_owned(), namespace: namespace.to_owned() }
+    }
+
+    /// The namespace of all instances of a server.
+    pub fn targets(&self, namespace: &str) -> Vec<Target> {
+        let first = self.target(namespace);
+        let others = self.0.try_get_many::<SocketAddr>(ALSO).ok().flatten().into_iter().flatten();
+        let others = others.map(|address| Target { address: *address, ..first.clone() }).collect::<Vec<_>>();
+        [vec![first], others].concat()
     }
 
     /// The server's process.
@@ -129,6 +147,7 @@ impl Options {
 }
 
 const BESIDE: &str = "extra-pid";
+const ALSO: &str = "also";
 
 #[cfg(test)]
 mod tests {

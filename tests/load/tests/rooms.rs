@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socketio::server::{IoBuilder, RecoveryConfig};
 use socketio::{Ack, Io, Socket};
 use syncwatch::app;
 use syncwatch::config::{Config, Sources};
@@ -88,17 +89,33 @@ async fn cast(socket: Socket, number: u64) {
 
 #[tokio::test]
 async fn what_jitter_counts_adds_up() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let bench = Io::builder().namespace("/bench", |bench| {
-        bench.on_ack("join", join).on("cast", cast);
-    });
-    let io = bench.build().unwrap();
-    tokio::spawn(async move { io.serve(listener, pending()).await });
+    let address = bench(Io::builder()).await;
     let mode = "jitter --clients 5 --rate 50 --seconds 2 --period 0.5 --cut-min 0.01 --cut-max 0.1";
     let report = measure(address, mode).await;
     let number = |name: &str| report[name].as_u64().unwrap();
     let share = 1.0 - number("lost") as f64 / (5 * number("sent")) as f64;
     assert!((report["delivered_share"].as_f64().unwrap() - share).abs() < 0.001, "{report}");
     assert!(number("cuts") > 0 && number("duplicates") + number("out_of_order") == 0, "{report}");
+}
+
+#[tokio::test]
+async fn jitter_loses_nothing_where_clients_recover() {
+    let address = bench(Io::builder().recovery(RecoveryConfig::default())).await;
+    let mode = "jitter --clients 20 --rate 50 --seconds 2 --period 0.5 --cut-min 0.01 --cut-max 0.1";
+    let report = measure(address, mode).await;
+    let number = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!((number("lost"), number("duplicates"), number("out_of_order")), (0, 0, 0), "{report}");
+    assert!(number("cuts") > 20 && number("cuts") == number("recovered"), "{report}");
+}
+
+/// Serves what the generator wants of a server.
+async fn bench(builder: IoBuilder) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bench = builder.namespace("/bench", |bench| {
+        bench.on_ack("join", join).on("cast", cast);
+    });
+    let io = bench.build().unwrap();
+    tokio::spawn(async move { io.serve(listener, pending()).await });
+    address
 }

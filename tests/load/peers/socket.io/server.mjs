@@ -7,10 +7,16 @@ import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 import { Server } from "socket.io";
 
-const { values } = parseArgs({ options: { port: { type: "string", default: "3000" } } });
+// With --recovery clients that were cut off come back to their session.
+const { values } = parseArgs({
+  options: { port: { type: "string", default: "3000" }, recovery: { type: "boolean", default: false } },
+});
 
 const http = createServer();
-const io = new Server(http, { serveClient: false });
+const io = new Server(http, {
+  serveClient: false,
+  ...(values.recovery && { connectionStateRecovery: { maxDisconnectionDuration: 120_000 } }),
+});
 io.engine.on("connection", (rawSocket) => {
   rawSocket.request = null;
 });
@@ -18,7 +24,7 @@ io.engine.on("connection", (rawSocket) => {
 const bench = io.of("/bench");
 bench.on("connection", (socket) => {
   // `socket.rooms` would name the socket's own room too, one more to look up in each broadcast.
-  const rooms = [];
+  const rooms = [...socket.rooms].filter((room) => room !== socket.id);
   socket.on("join", (room, ack) => {
     socket.join(room);
     rooms.push(room);

@@ -177,9 +177,9 @@ fn colour(server: Server) -> RGBColor {
     match server {
         Server::Raw => RGBColor(120, 120, 120),
         Server::Tungstenite => RGBColor(170, 170, 170),
-        Server::Ours | Server::Syncwatch => RGBColor(0, 114, 178),
+        Server::Ours | Server::Syncwatch | Server::Recovering | Server::RecoveringCluster => RGBColor(0, 114, 178),
         Server::Socketioxide => RGBColor(213, 94, 0),
-        Server::SocketIo | Server::Contract => RGBColor(0, 158, 115),
+        Server::SocketIo | Server::Contract | Server::RecoveringSocketIo => RGBColor(0, 158, 115),
         Server::PythonSocketIo => RGBColor(204, 121, 167),
     }
 }

@@ -1,4 +1,4 @@
-//! Redis and PostgreSQL for a server that keeps its state in them: private ones, on free ports, in a directory of their
+//! Redis, and PostgreSQL, for a server that keeps its state in them: private ones, on free ports, in a directory of their
 //! own.
 
 use std::fs::{self, Permissions};
@@ -14,19 +14,24 @@ use crate::server::{Program, free_port, pinned};
 #[derive(Debug)]
 pub(crate) struct Databases {
     redis: Program,
-    postgres: Program,
-    urls: [String; 2],
+    redis_url: String,
+    /// With its URL.
+    postgres: Option<(Program, String)>,
 }
 
 impl Databases {
-    /// Starts both on the CPUs of the server, since they do a part of its work, with the settings their packages have.
-    pub(crate) async fn start(cpus: &str, directory: &Path) -> io::Result<Self> {
-        let (redis_port, postgres_port) = (free_port()?, free_port()?);
-        let text = |path: &Path| path.display().to_string();
-        let redis =
-            ["redis-server", "--bind", "127.0.0.1", "--port", &redis_port.to_string(), "--dir", &text(directory)];
-        let redis = Program::start(pinned(cpus, &redis), redis_port).await?;
+    /// Starts Redis, and PostgreSQL if asked for, on the CPUs of the server, since they do a part of its work, with the
+    /// settings their packages have.
+    pub(crate) async fn start(cpus: &str, directory: &Path, with_postgres: bool) -> io::Result<Self> {
+        let port = free_port()?;
+        let words = ["redis-server", "--bind", "127.0.0.1", "--port", &port.to_string(), "--dir", &text(directory)];
+        let redis = Program::start(pinned(cpus, &words), port).await?;
+        let postgres = if with_postgres { Some(Self::start_postgres(cpus, directory).await?) } else { None };
+        Ok(Self { redis, redis_url: format!("redis://127.0.0.1:{port}"), postgres })
+    }
 
+    async fn start_postgres(cpus: &str, directory: &Path) -> io::Result<(Program, String)> {
+        let port = free_port()?;
         let programs = postgres_programs()?;
         let data = directory.join("postgres");
         fs::create_dir(&data)?;
@@ -40,34 +45,40 @@ impl Databases {
         let make =
             [initdb.as_str(), "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale"];
         finish(&[user, &make, &["--pgdata", &text(&data)]].concat()).await?;
-        let serve = [postgres.as_str(), "-D", &text(&data), "-h", "127.0.0.1", "-p", &postgres_port.to_string()];
+        let serve = [postgres.as_str(), "-D", &text(&data), "-h", "127.0.0.1", "-p", &port.to_string()];
         let settings = ["-c", "unix_socket_directories=", "-c", "log_min_messages=fatal"];
-        let postgres = Program::start(pinned(cpus, &[user, &serve, &settings].concat()), postgres_port).await?;
-        Ok(Self {
-            redis,
-            postgres,
-            urls: [
-                format!("REDIS_URL=redis://127.0.0.1:{redis_port}"),
-                format!("DATABASE_URL=postgres://postgres@127.0.0.1:{postgres_port}/postgres"),
-            ],
-        })
+        let postgres = Program::start(pinned(cpus, &[user, &serve, &settings].concat()), port).await?;
+        Ok((postgres, format!("postgres://postgres@127.0.0.1:{port}/postgres")))
+    }
+
+    /// Where Redis is.
+    pub(crate) fn redis_url(&self) -> &str {
+        &self.redis_url
     }
 
     /// The environment of a server that uses them.
-    pub(crate) fn variables(&self) -> [String; 2] {
-        self.urls.clone()
+    pub(crate) fn variables(&self) -> Vec<String> {
+        let postgres = self.postgres.iter().map(|(_, url)| format!("DATABASE_URL={url}"));
+        [format!("REDIS_URL={}", self.redis_url)].into_iter().chain(postgres).collect()
     }
 
     /// Their processes, while they run.
-    pub(crate) fn pids(&self) -> io::Result<[u32; 2]> {
-        Ok([self.redis.pid()?, self.postgres.pid()?])
+    pub(crate) fn pids(&self) -> io::Result<Vec<u32>> {
+        [&self.redis].into_iter().chain(self.postgres.iter().map(|(program, _)| program)).map(Program::pid).collect()
     }
 
-    /// Ends both, without waiting for those who are connected.
+    /// Ends them, without waiting for those who are connected.
     pub(crate) async fn stop(self) -> io::Result<()> {
         self.redis.stop(Signal::TERM).await?;
-        self.postgres.stop(Signal::INT).await
+        match self.postgres {
+            Some((postgres, _)) => postgres.stop(Signal::INT).await,
+            None => Ok(()),
+        }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Where Debian's package has the programs of the newest version that is installed.

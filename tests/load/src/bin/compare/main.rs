@@ -25,6 +25,7 @@ mod place;
 mod product;
 mod protocol;
 mod record;
+mod recovery;
 mod runner;
 mod scale;
 mod server;
@@ -74,6 +75,7 @@ impl Plan {
                     Selection::Product => product::jobs(self.quick),
                     Selection::Scale => scale::jobs(self.quick, place.open_files),
                     Selection::Growth => growth::jobs(self.quick, place.open_files),
+                    Selection::Recovery => recovery::jobs(self.quick),
                 };
                 for mut servers in works {
                     servers.retain(|job| self.wants(job));
@@ -148,6 +150,7 @@ fn report(directory: &Path) -> io::Result<()> {
             Selection::Product => ("product.md", product::report(&records)),
             Selection::Scale => ("scale.md", scale::report(&records)),
             Selection::Growth => ("growth.md", growth::report(&records, directory)?),
+            Selection::Recovery => ("recovery.md", recovery::report(&records)),
         };
         let (troubles, facts) = (markdown::troubles(&records), facts::text(&facts));
         fs::write(directory.join(file), format!("{text}\n## Failures and losses\n\n{troubles}\n{facts}"))?;

@@ -21,10 +21,12 @@ pub(crate) enum Selection {
     Growth,
     /// The product and its like.
     Product,
+    /// Servers whose clients are cut off and come back.
+    Recovery,
 }
 
 impl Selection {
-    pub(crate) const ALL: [Self; 4] = [Self::Protocol, Self::Product, Self::Scale, Self::Growth];
+    pub(crate) const ALL: [Self; 5] = [Self::Protocol, Self::Product, Self::Scale, Self::Growth, Self::Recovery];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Selection {
             Self::Scale => "scale",
             Self::Growth => "growth",
             Self::Product => "product",
+            Self::Recovery => "recovery",
         }
     }
 }
@@ -105,6 +108,11 @@ impl Metric {
     pub(crate) const HALF_BACK: Self = Self::new("/seconds_to/50", "s");
     pub(crate) const ALL_BACK: Self = Self::new("/seconds_to/100", "s");
     pub(crate) const BACK_SHARE: Self = Self::new("/back_share", "");
+    pub(crate) const DELIVERED: Self = Self::new("/delivered_share", "");
+    pub(crate) const DUPLICATES: Self = Self::new("/duplicates", "");
+    pub(crate) const OUT_OF_ORDER: Self = Self::new("/out_of_order", "");
+    pub(crate) const CUTS: Self = Self::new("/cuts", "");
+    pub(crate) const RECOVERED: Self = Self::new("/recovered", "");
     pub(crate) const JOIN_CPU: Self = Self::new("/cpu_us_per_join", "µs");
     pub(crate) const LOST: Self = Self::new("/lost", "");
     pub(crate) const ERRORS: Self = Self::new("/errors", "");

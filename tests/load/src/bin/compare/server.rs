@@ -44,6 +44,15 @@ pub(crate) enum Server {
     /// `peers/contract`, with Redis and PostgreSQL.
     #[serde(rename = "contract")]
     Contract,
+    /// Ours with recovery.
+    #[serde(rename = "ours-recovery")]
+    Recovering,
+    /// Three of ours with recovery, over Redis.
+    #[serde(rename = "ours-recovery-redis")]
+    RecoveringCluster,
+    /// `peers/socket.io` with recovery.
+    #[serde(rename = "socket.io-recovery")]
+    RecoveringSocketIo,
 }
 
 impl Server {
@@ -53,8 +62,11 @@ impl Server {
     /// Those of the namespace `/sync`.
     pub(crate) const PRODUCTS: [Self; 2] = [Self::Syncwatch, Self::Contract];
 
+    /// Those whose clients can come back.
+    pub(crate) const RECOVERING: [Self; 3] = [Self::Recovering, Self::RecoveringCluster, Self::RecoveringSocketIo];
+
     pub(crate) fn all() -> impl Iterator<Item = Self> + Clone {
-        Self::BENCHES.into_iter().chain(Self::PRODUCTS)
+        Self::BENCHES.into_iter().chain(Self::PRODUCTS).chain(Self::RECOVERING)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -67,6 +79,9 @@ impl Server {
             Self::PythonSocketIo => "python-socketio",
             Self::Syncwatch => "syncwatch",
             Self::Contract => "contract",
+            Self::Recovering => "ours-recovery",
+            Self::RecoveringCluster => "ours-recovery-redis",
+            Self::RecoveringSocketIo => "socket.io-recovery",
         }
     }
 
@@ -76,12 +91,33 @@ impl Server {
             Self::Raw => "limit: raw",
             Self::Tungstenite => "limit: tungstenite",
             Self::Contract => "socket.io with Redis and PostgreSQL",
+            Self::Recovering => "ours",
+            Self::RecoveringCluster => "three of ours on Redis",
+            Self::RecoveringSocketIo => "socket.io",
             Self::Ours | Self::Socketioxide | Self::SocketIo | Self::PythonSocketIo | Self::Syncwatch => self.name(),
         }
     }
 
-    fn has_databases(self) -> bool {
-        self == Self::Contract
+    /// Whether it needs Redis, and whether PostgreSQL too.
+    fn databases(self) -> Option<bool> {
+        match self {
+            Self::Contract => Some(true),
+            Self::RecoveringCluster => Some(false),
+            Self::Raw
+            | Self::Tungstenite
+            | Self::Ours
+            | Self::Socketioxide
+            | Self::SocketIo
+            | Self::PythonSocketIo
+            | Self::Syncwatch
+            | Self::Recovering
+            | Self::RecoveringSocketIo => None,
+        }
+    }
+
+    /// How many processes it is.
+    fn instances(self) -> usize {
+        if self == Self::RecoveringCluster { 3 } else { 1 }
     }
 
     /// The command that starts it. What it may set itself is the same for all: one worker.
@@ -95,17 +131,24 @@ impl Server {
             Self::Raw | Self::Tungstenite => {
                 words(&[&text(place.programs.join("limit")), "--kind", self.name(), "--port", &port])
             }
-            Self::Ours => {
+            Self::Ours | Self::Recovering | Self::RecoveringCluster => {
                 let program = text(place.programs.join("examples/fanout"));
-                words(&[&program, "--port", &port, "--workers", "1"])
+                let mut command = words(&[&program, "--port", &port, "--workers", "1"]);
+                if self != Self::Ours {
+                    command.extend(words(&["--recovery", "1"]));
+                }
+                command.extend(databases.into_iter().flat_map(|databases| words(&["--redis", databases.redis_url()])));
+                command
             }
             Self::Socketioxide => {
                 let program = text(place.target.join("socketioxide/release/syncwatch-load-socketioxide"));
                 words(&[&program, "--port", &port, "--workers", "1"])
             }
-            Self::SocketIo => {
+            Self::SocketIo | Self::RecoveringSocketIo => {
                 let program = text(peers.join("socket.io/server.mjs"));
-                words(&["env", "NODE_ENV=production", "node", &program, "--port", &port])
+                let mut command = words(&["env", "NODE_ENV=production", "node", &program, "--port", &port]);
+                command.extend((self == Self::RecoveringSocketIo).then(|| "--recovery".to_owned()));
+                command
             }
             Self::PythonSocketIo => {
                 let python = text(place.target.join("load-venv/bin/python"));
@@ -131,6 +174,8 @@ impl Server {
 #[derive(Debug)]
 pub(crate) struct Running {
     program: Program,
+    /// Its other instances.
+    others: Vec<Program>,
     databases: Option<Databases>,
     // What it keeps goes after it.
     _files: TempDir,
@@ -140,24 +185,34 @@ impl Running {
     /// Starts a server on a free port, and waits until it takes connections.
     pub(crate) async fn start(server: Server, place: &Place) -> io::Result<Self> {
         let (cpus, files) = (&*place.server_core, tempfile::tempdir()?);
-        let databases = match server.has_databases() {
-            true => Some(Databases::start(cpus, files.path()).await?),
-            false => None,
+        let databases = match server.databases() {
+            Some(with_postgres) => Some(Databases::start(cpus, files.path(), with_postgres).await?),
+            None => None,
         };
-        let port = free_port()?;
-        let words = server.command(place, port, files.path(), databases.as_ref());
-        let mut command = pinned(cpus, &words);
-        // No settings from a file of where this was called.
-        command.current_dir(files.path());
-        Ok(Self { program: Program::start(command, port).await?, databases, _files: files })
+        let start = async || {
+            let port = free_port()?;
+            let words = server.command(place, port, files.path(), databases.as_ref());
+            let mut command = pinned(cpus, &words);
+            // No settings from a file of where this was called.
+            command.current_dir(files.path());
+            Program::start(command, port).await
+        };
+        let (program, mut others) = (start().await?, Vec::new());
+        for _ in 1..server.instances() {
+            others.push(start().await?);
+        }
+        Ok(Self { program, others, databases, _files: files })
     }
 
     /// What tells the generator where it is and which processes are its own.
     pub(crate) fn options(&self) -> io::Result<Vec<String>> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.program.port));
-        let mut options = vec![("--address", address.to_string()), ("--pid", self.program.pid()?.to_string())];
+        let address = |program: &Program| SocketAddr::from((Ipv4Addr::LOCALHOST, program.port)).to_string();
+        let mut options = vec![("--address", address(&self.program)), ("--pid", self.program.pid()?.to_string())];
+        for other in &self.others {
+            options.extend([("--also", address(other)), ("--extra-pid", other.pid()?.to_string())]);
+        }
         if let Some(databases) = &self.databases {
-            options.extend(databases.pids()?.map(|pid| ("--extra-pid", pid.to_string())));
+            options.extend(databases.pids()?.into_iter().map(|pid| ("--extra-pid", pid.to_string())));
         }
         Ok(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect())
     }
@@ -165,6 +220,9 @@ impl Running {
     /// Ends it, and what it needed.
     pub(crate) async fn stop(self) -> io::Result<()> {
         self.program.stop(Signal::TERM).await?;
+        for other in self.others {
+            other.stop(Signal::TERM).await?;
+        }
         match self.databases {
             Some(databases) => databases.stop().await,
             None => Ok(()),

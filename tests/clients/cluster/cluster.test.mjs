@@ -2,21 +2,14 @@
 //
 //   CLUSTER_BIN=path/to/example/cluster node --test
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Emitter } from '@socket.io/redis-emitter';
 import { createClient } from 'redis';
 import { io } from 'socket.io-client';
+import { freePort, start, startRedis } from './processes.mjs';
 import { startNode } from './server.mjs';
 
 const DEADLINE_MS = 20_000;
-const children = new Set();
-process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
 
 function within(what, promise) {
   let timer;
@@ -24,40 +17,6 @@ function within(what, promise) {
     timer = setTimeout(() => reject(new Error(`waited in vain for ${what}`)), DEADLINE_MS);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-/** Starts a process that listens on a port; the answer ends it. */
-async function start(command, args, port) {
-  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  children.add(child);
-  const ended = once(child, 'exit').then(() => children.delete(child));
-  const listening = async () => {
-    for (;;) {
-      assert.equal(child.exitCode, null, `${command} ended`);
-      const socket = connect(port, '127.0.0.1');
-      const [connected] = await Promise.race([
-        once(socket, 'connect').then(() => [true]),
-        once(socket, 'error').then(() => [false]),
-      ]).catch(() => [false]);
-      socket.destroy();
-      if (connected) return;
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
-  await within(`${command} to listen`, listening());
-  return async () => {
-    child.kill('SIGKILL');
-    await ended;
-  };
 }
 
 /** A client that keeps what it is sent. */
@@ -123,14 +82,12 @@ for (const mode of ['classic', 'sharded']) {
     let url, ends, ports;
 
     before(async () => {
-      const directory = mkdtempSync(join(tmpdir(), 'cluster-'));
-      const redis = await freePort();
-      url = `redis://127.0.0.1:${redis}`;
-      const endRedis = await start('redis-server', ['--port', redis, '--save', '', '--dir', directory], redis);
+      const redis = await startRedis();
+      url = redis.url;
       const node = await startNode(mode, url);
       const ours = await freePort();
       const endOurs = await start(process.env.CLUSTER_BIN, [ours, url, mode], ours);
-      ends = [() => node.close(), endOurs, endRedis, () => rmSync(directory, { recursive: true })];
+      ends = [() => node.close(), endOurs, redis.end];
       ports = { ours, node: node.port };
     });
     after(async () => {

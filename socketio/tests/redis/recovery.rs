@@ -360,6 +360,29 @@ async fn what_a_client_has_received_long_ago_needs_no_event_that_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_end_with_their_time_and_the_oldest_of_too_many() {
+    let redis = syncwatch_backends::Redis::start().unwrap();
+    let mut recovery = RecoveryConfig::default();
+    (recovery.max_sessions, recovery.max_disconnection) = (2, Duration::from_secs(10));
+    let one = Node::with(settings(&redis, Mode::Classic), recovery, config()).await;
+    let left = |session: &Session| {
+        let key = format!("socket.io-session#/#{}", session.pid);
+        redis.cli(&["pttl", &key]).unwrap().trim().parse::<i64>().unwrap()
+    };
+    let mut away = Vec::new();
+    for _ in 0..3 {
+        let (client, session) = one.client(&redis).await;
+        // Of a client that is there it is heard every 25 s; within 20 s somebody notices that it is gone; and both once more.
+        assert!((90_000..=100_000).contains(&left(&session)), "{}", left(&session));
+        drop(client);
+        until("the cut to be noted down", || left(&session) <= 10_000).await;
+        away.push(session);
+    }
+    until("the first to be forgotten", || left(&away[0]) == -2).await;
+    assert!(left(&away[1]) > 0 && left(&away[2]) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_has_forgotten_sessions_is_told_again() {
     let redis = syncwatch_backends::Redis::start().unwrap();
     let mut config = config();
@@ -376,6 +399,77 @@ async fn a_redis_that_has_forgotten_sessions_is_told_again() {
     drop(client);
     let (_client, _, same) = back(&two.server, &session, None).await;
     assert_eq!(same.pid, session.pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_in_the_stream_and_in_sessions_harms_nobody() {
+    let redis = syncwatch_backends::Redis::start().unwrap();
+    let node = Node::start(settings(&redis, Mode::Classic)).await;
+    let (mut client, _) = node.client(&redis).await;
+    let broadcast = |event: &str| {
+        format!(
+            r#"{{"uid":"x","nsp":"/","type":3,"data":{{"opts":{{"rooms":[],"except":[],"flags":{{}}}},"packet":{event}}}}}"#
+        )
+    };
+    let deep = format!(r#"{{"type":2,"nsp":"/","data":["e",{}{}]}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let good = broadcast(r#"{"type":2,"nsp":"/","data":["good",1]}"#);
+    let mut number = 0;
+    for data in [
+        "",
+        "{",
+        "null",
+        "\u{7f}\u{7f}",
+        &broadcast(r#"{"type":2,"nsp":"/other","data":["e"]}"#),
+        &broadcast(r#"{"type":2,"nsp":"/","data":["connect"]}"#),
+        &broadcast(r#"{"type":2,"nsp":"/","data":[]}"#),
+        &broadcast(r#"{"type":2,"nsp":"/","data":{"toString":"foo"}}"#),
+        &broadcast(&deep),
+        &good.replace(r#""type":3"#, r#""type":99"#),
+        &good.replace(r#""type":3"#, r#""type":6"#),
+        &"x".repeat(100_000),
+    ] {
+        number += 1;
+        redis
+            .cli(&["xadd", "socket.io-stream#/#", "*", "uid", "x", "number", &number.to_string(), "data", data])
+            .unwrap();
+    }
+    for fields in [
+        &["some", "thing"][..],
+        &["uid", "x"],
+        &["uid", "x", "number", "-1", "data", &good],
+        &["uid", "x", "number", "1e3", "data", &good],
+        &["uid", "x", "number", "99999999999999999999999", "data", &good],
+        // Once more, which counts for nothing.
+        &["uid", "x", "number", "3", "data", &good],
+    ] {
+        redis.cli(&[&["xadd", "socket.io-stream#/#", "*"], fields].concat()).unwrap();
+    }
+    redis.cli(&["xadd", "socket.io-stream#/#", "*", "uid", "y", "number", "1", "data", &good]).unwrap();
+    assert!(client.text().await.starts_with(r#"42["good",1,""#));
+
+    let pid = "AAAAAAAAAAAAAAAAAAAA";
+    let key = format!("socket.io-session#/#{pid}");
+    let state = r#"{"id":"BBBBBBBBBBBBBBBBBBBB","rooms":["all"]}"#;
+    for fields in [
+        &["uid", "x"][..],
+        &["uid", "x", "state", state],
+        &["uid", "x", "state", state, "seen", "0-0", "generation", "many"],
+        &["uid", "x", "state", "{", "seen", "0-0", "generation", "1"],
+        &["uid", "x", "state", state, "seen", "yesterday", "generation", "1"],
+        &["uid", "x", "state", &state.replace('B', "ü"), "seen", "0-0", "generation", "1"],
+    ] {
+        redis.cli(&["del", &key]).unwrap();
+        redis.cli(&[&["hset", &key], fields].concat()).unwrap();
+        let (_other, replayed, fresh) = connect(&node.server, &format!("{{\"pid\":\"{pid}\"}}")).await;
+        assert!(replayed.is_empty() && fresh.pid != pid, "{fields:?}");
+    }
+    redis.cli(&["del", &key]).unwrap();
+    redis.cli(&["set", &key, "no hash"]).unwrap();
+    let (_other, _, fresh) = connect(&node.server, &format!("{{\"pid\":\"{pid}\"}}")).await;
+    assert_ne!(fresh.pid, pid);
+    node.cast("last");
+    gets(&mut client, "last").await;
+    assert_eq!(node.redis.lost(), 0);
 }
 
 #[tokio::test]

@@ -17,8 +17,9 @@ use crate::server::namespace::Namespace;
 use crate::server::outgoing::Outgoing;
 use crate::server::socket::{Saved, Socket, SocketId};
 
-/// How long a client that comes back waits until this instance has what it had in the other.
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long a client that comes back waits until this instance has what it had in the other: an instance with more to do
+/// than it can is behind, but what the client has missed is on its way.
+const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// What this instance knows of shared sessions.
 #[derive(Debug)]

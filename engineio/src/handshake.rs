@@ -26,38 +26,98 @@ impl Transport {
     }
 }
 
-/// Length of a session id in characters.
+/// Length of a session id in characters, without an instance.
 const SID_LEN: usize = 20;
+/// Length of an instance's name in characters.
+const INSTANCE_LEN: usize = 8;
+const NAMED_SID_LEN: usize = SID_LEN + INSTANCE_LEN;
 
-/// The id of a session: 20 characters of `A-Za-z0-9_-` from 120 random bits.
+/// The name of an instance among those that pass each other requests: 8 characters of `A-Za-z0-9_-` from 48 random
+/// bits. It is no secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Instance([u8; INSTANCE_LEN]);
+
+impl Instance {
+    /// Makes a name from 6 bytes, which should come from a generator that starts differently in each instance.
+    pub fn from_random(random: [u8; 6]) -> Self {
+        let mut name = [0; INSTANCE_LEN];
+        write_base64(&random, &mut name);
+        Self(name)
+    }
+
+    /// Reads a name; `None` where it has not the form of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; INSTANCE_LEN] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(is_base64).then_some(Self(bytes))
+    }
+
+    /// Returns the name's text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instance").field(&self.as_str()).finish()
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The id of a session: 20 characters of `A-Za-z0-9_-` from 120 random bits, and behind them the 8 of the instance that
+/// has the session, where there are several.
 ///
 /// It is a secret: who knows it can take the session over. It never appears whole in `Debug` output.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sid([u8; SID_LEN]);
+pub struct Sid {
+    /// What is not used is zero.
+    bytes: [u8; NAMED_SID_LEN],
+    named: bool,
+}
 
 impl Sid {
     /// Makes an id from 15 bytes, which must come from a secure generator.
     pub fn from_random(random: [u8; 15]) -> Self {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut sid = [0; SID_LEN];
-        for (group, out) in random.chunks_exact(3).zip(sid.chunks_exact_mut(4)) {
-            let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-            for (index, out) in out.iter_mut().enumerate() {
-                *out = ALPHABET[(bits >> (18 - 6 * index)) as usize & 63];
-            }
-        }
-        Self(sid)
+        let mut bytes = [0; NAMED_SID_LEN];
+        write_base64(&random, &mut bytes);
+        Self { bytes, named: false }
+    }
+
+    /// Adds the instance that has the session, in place of one that the id names already.
+    #[must_use]
+    pub fn at(mut self, instance: Instance) -> Self {
+        self.bytes[SID_LEN..].copy_from_slice(&instance.0);
+        self.named = true;
+        self
     }
 
     /// Reads an id from a query; `None` where it has not the form of one.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; SID_LEN] = text.as_bytes().try_into().ok()?;
-        bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).then_some(Self(bytes))
+        let named = match text.len() {
+            SID_LEN => false,
+            NAMED_SID_LEN => true,
+            _ => return None,
+        };
+        let mut bytes = [0; NAMED_SID_LEN];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        text.as_bytes().iter().all(is_base64).then_some(Self { bytes, named })
+    }
+
+    /// Returns the instance that has the session, if the id names one. The client may have made it up.
+    pub fn instance(&self) -> Option<Instance> {
+        let (_, name) = self.bytes.split_last_chunk()?;
+        self.named.then_some(Instance(*name))
     }
 
     /// Returns the id's text. Keep it out of logs and of what other clients see.
     pub fn expose(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        let len = if self.named { NAMED_SID_LEN } else { SID_LEN };
+        std::str::from_utf8(&self.bytes[..len]).unwrap_or_default()
     }
 }
 
@@ -65,6 +125,21 @@ impl fmt::Debug for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sid(..)")
     }
+}
+
+/// Writes whole groups of 3 bytes as 4 characters each.
+fn write_base64(bytes: &[u8], out: &mut [u8]) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for (group, out) in bytes.chunks_exact(3).zip(out.chunks_exact_mut(4)) {
+        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        for (index, out) in out.iter_mut().enumerate() {
+            *out = ALPHABET[(bits >> (18 - 6 * index)) as usize & 63];
+        }
+    }
+}
+
+fn is_base64(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// What a request asks for.
@@ -82,6 +157,16 @@ pub enum Intent {
     Unusable(Sid),
     /// A WebSocket handshake for `transport=polling`. The reference completes the handshake and closes; so do we.
     Mistaken,
+}
+
+impl Intent {
+    /// Returns the session that the request is for, if it names one.
+    pub fn sid(&self) -> Option<&Sid> {
+        match self {
+            Self::Poll(sid) | Self::Post(sid) | Self::Upgrade(sid) | Self::Unusable(sid) => Some(sid),
+            Self::Open(_) | Self::Mistaken => None,
+        }
+    }
 }
 
 /// The facts of a request that decide its fate.
@@ -335,5 +420,25 @@ mod tests {
         assert_eq!(sid.expose(), "_---AAABAAA_AQIDBAUG");
         assert_eq!(Sid::parse(sid.expose()), Some(sid));
         assert_eq!(format!("{sid:?}"), "Sid(..)");
+        assert_eq!(sid.instance(), None);
+    }
+
+    #[test]
+    fn a_sid_may_name_the_instance_that_has_it() {
+        let instance = Instance::from_random([0xff, 0xef, 0xbe, 0, 0, 1]);
+        assert_eq!((instance.as_str(), Instance::parse("_---AAAB")), ("_---AAAB", Some(instance)));
+        let at = sid().at(instance);
+        assert_eq!(at.expose(), "AAAAAAAAAAAAAAAAAAAA_---AAAB");
+        assert_eq!(at.instance(), Some(instance));
+        assert_eq!(Sid::parse(at.expose()), Some(at));
+        assert_ne!(at, sid());
+        assert_eq!(at.at(Instance::from_random([0; 6])).expose(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(format!("{at:?}"), "Sid(..)");
+        for wrong in ["_---AAA", "_---AAABA", "_---AAA=", "__proto_\u{e9}", ""] {
+            assert_eq!(Instance::parse(wrong), None, "{wrong}");
+        }
+        for wrong in ["A".repeat(21), "A".repeat(27), "A".repeat(29), format!("{}%20AAAAA", "A".repeat(20))] {
+            assert_eq!(Sid::parse(&wrong), None, "{wrong}");
+        }
     }
 }

@@ -52,7 +52,7 @@ pub use bytestring::ByteString;
 pub use self::config::{Config, Origins, Transports};
 pub use self::error::{CloseReason, ConfigError, DecodeError, RequestError, Violation};
 pub use self::frame::{Frame, FrameKind};
-pub use self::handshake::{Sid, Transport};
+pub use self::handshake::{Instance, Sid, Transport};
 pub use self::packet::{Message, Packet};
 pub use self::session::{Action, Input, Outbox, Overflow, PostDrop, Refusal, Session, WsFrame};
 

@@ -51,6 +51,8 @@ pub struct Config {
     pub close_timeout: Duration,
     /// Most sessions open at once. Default: 1,000,000. At least 1. A handshake beyond it gets status 503.
     pub max_sessions: usize,
+    /// Limits of what is passed on to other instances, by a server with a relay.
+    pub relay: RelayConfig,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(30),
             max_sessions: 1_000_000,
+            relay: RelayConfig::default(),
         }
     }
 }
@@ -94,6 +97,9 @@ impl Config {
             (self.max_buffered_bytes >= 1024, "max_buffered_bytes", "at least 1024"),
             (self.transports.polling || self.transports.websocket, "transports", "at least one transport"),
             (self.max_sessions >= 1, "max_sessions", "at least 1"),
+            (INTERVALS.contains(&self.relay.ack_timeout), "relay.ack_timeout", "from 1 ms to 365 days"),
+            (INTERVALS.contains(&self.relay.silence_timeout), "relay.silence_timeout", "from 1 ms to 365 days"),
+            (LINE_BYTES.contains(&self.relay.line_bytes), "relay.line_bytes", "from 4096 to 16777216"),
         ];
         match checks.into_iter().find(|(valid, ..)| !valid) {
             Some((_, field, allowed)) => Err(ConfigError { field, allowed }),
@@ -105,6 +111,45 @@ impl Config {
 /// Added to any point in time, this overflows no clock.
 const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_INTERVAL;
+
+const LINE_BYTES: RangeInclusive<usize> = 4096..=16 << 20;
+
+/// Limits of what instances do for each other's clients. Alike in all of them, as the rest of [`Config`].
+///
+/// What is beyond a limit gets status 503.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RelayConfig {
+    /// How long another instance may take to say that it has a session and the request; after it the client is answered
+    /// that the session is unknown, status 400 and code 1. Default: 2 s. From 1 ms to 365 days.
+    pub ack_timeout: Duration,
+    /// How long an instance may be silent while something is under way with it, before that ends. It is asked for a sign
+    /// of life four times in that time. Default: 10 s. From 1 ms to 365 days.
+    pub silence_timeout: Duration,
+    /// Most requests of clients here that wait for other instances, and most of theirs that wait here. Default: 100,000
+    /// of each.
+    pub max_requests: usize,
+    /// Most bytes of polling bodies here that are on their way to other instances. Default: 64 MiB.
+    pub max_bytes: usize,
+    /// Most WebSockets carried between this instance and others, at either end. Default: 100,000.
+    pub max_lines: usize,
+    /// Most bytes of one such WebSocket that are under way in each direction; a sender waits beyond it. Default: 64 KiB.
+    /// From 4 KiB to 16 MiB.
+    pub line_bytes: usize,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            ack_timeout: Duration::from_secs(2),
+            silence_timeout: Duration::from_secs(10),
+            max_requests: 100_000,
+            max_bytes: 64 << 20,
+            max_lines: 100_000,
+            line_bytes: 64 * 1024,
+        }
+    }
+}
 
 /// Which transports a server offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +232,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named() {
         type Spoil = fn(&mut Config);
-        let wrong: [(&str, Spoil); 12] = [
+        let wrong: [(&str, Spoil); 15] = [
             ("path", |c| c.path = "engine.io/".into()),
             ("ping_interval", |c| c.ping_interval = Duration::ZERO),
             ("ping_timeout", |c| c.ping_timeout = Duration::ZERO),
@@ -200,6 +245,9 @@ mod tests {
             ("max_buffered_bytes", |c| c.max_buffered_bytes = 1),
             ("transports", |c| c.transports = Transports { polling: false, websocket: false }),
             ("max_sessions", |c| c.max_sessions = 0),
+            ("relay.ack_timeout", |c| c.relay.ack_timeout = Duration::ZERO),
+            ("relay.silence_timeout", |c| c.relay.silence_timeout = Duration::MAX),
+            ("relay.line_bytes", |c| c.relay.line_bytes = 4095),
         ];
         for (field, spoil) in wrong {
             let mut config = Config::default();

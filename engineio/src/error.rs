@@ -83,6 +83,16 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    #[cfg(feature = "server")]
+    pub(crate) const ALL: [Self; 6] = [
+        Self::UnknownTransport,
+        Self::UnknownSid,
+        Self::BadHandshakeMethod,
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::UnsupportedProtocol,
+    ];
+
     /// Returns the code in the body of the answer.
     pub fn code(self) -> u8 {
         match self {

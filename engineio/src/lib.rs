@@ -49,7 +49,7 @@ pub mod server;
 
 pub use bytestring::ByteString;
 
-pub use self::config::{Config, Origins, Transports};
+pub use self::config::{Config, Origins, RelayConfig, Transports};
 pub use self::error::{CloseReason, ConfigError, DecodeError, RequestError, Violation};
 pub use self::frame::{Frame, FrameKind};
 pub use self::handshake::{Instance, Sid, Transport};

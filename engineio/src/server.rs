@@ -8,14 +8,15 @@ mod gather;
 mod listen;
 mod mailbox;
 mod polling;
+mod relay;
 mod table;
 mod websocket;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -34,10 +35,12 @@ use tungstenite::handshake::derive_accept_key;
 
 pub use self::listen::{Limits, serve};
 pub use self::mailbox::{Gone, Socket};
+pub use self::relay::{Mailroom, Relay, Undelivered};
 pub use self::table::Stats;
 
 use self::driver::Driver;
 use self::mailbox::{Mail, Mailbox};
+use self::relay::{Exchange, Receive};
 use self::table::{Registration, Table};
 use crate::config::{Config, Origins};
 use crate::error::{CloseReason, ConfigError, RequestError};
@@ -205,6 +208,20 @@ struct Shared<A: Application> {
     application: A,
     table: Arc<Table<<A::Handler as Handler>::Mail>>,
     closing: AtomicBool,
+    /// What it does for other instances, and they for it.
+    exchange: Option<Arc<Exchange>>,
+}
+
+impl<A: Application> Shared<A> {
+    fn new(config: Config, application: A, relay: Option<Arc<dyn Relay>>) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let table = Table::new(config.max_sessions);
+        let lines = &table.stats().lines;
+        let exchange = relay.map(|relay| Exchange::new(relay, config.relay.clone(), Arc::clone(lines)));
+        let prefix = format!("{}/", config.path);
+        let closing = AtomicBool::new(false);
+        Ok(Self { config: Arc::new(config), prefix, application, table, closing, exchange })
+    }
 }
 
 impl<A: Application> Clone for Server<A> {
@@ -225,11 +242,22 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// [`ConfigError`] where a field is out of its range.
     pub fn new(config: Config, application: A) -> Result<Self, ConfigError> {
-        config.validate()?;
-        let table = Table::new(config.max_sessions);
-        let prefix = format!("{}/", config.path);
-        let shared = Shared { config: Arc::new(config), prefix, application, table, closing: AtomicBool::new(false) };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(Shared::new(config, application, None)?) })
+    }
+
+    /// Makes a server that is one of several instances behind a balancer which sends a request to any of them: one that
+    /// reaches another instance than its session's is answered all the same, with a detour over `relay`.
+    ///
+    /// Session ids are 28 characters then, the last 8 of them the name of the instance. All instances have the same
+    /// `config`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a field is out of its range.
+    pub fn with_relay(config: Config, application: A, relay: Arc<dyn Relay>) -> Result<Self, ConfigError> {
+        let shared = Arc::new(Shared::new(config, application, Some(Arc::clone(&relay)))?);
+        let receiver: Weak<dyn Receive> = Arc::downgrade(&shared) as Weak<dyn Receive>;
+        relay.open(Mailroom::new(receiver));
+        Ok(Self { shared })
     }
 
     /// Tells whether a request's path is this server's: everything under [`Config::path`] and a slash.
@@ -249,7 +277,7 @@ impl<A: Application> Server<A> {
 
     /// Closes all sessions and lets no new ones in. Ready when the last one is over and its handler has
     /// [finished](Handler::poll_finished); a session takes no longer than [`Config::close_timeout`] and 2 s, a handler
-    /// as long as it likes.
+    /// as long as it likes. A relay is closed last.
     pub async fn close(&self) {
         self.shared.closing.store(true, Release);
         for mailbox in self.shared.table.mailboxes() {
@@ -257,6 +285,9 @@ impl<A: Application> Server<A> {
             let _ended = mailbox.push(Mail::Close, 0);
         }
         self.shared.table.emptied().await;
+        if let Some(exchange) = &self.shared.exchange {
+            exchange.close().await;
+        }
     }
 
     /// Answers a request whose path this server [owns](Self::owns).
@@ -296,6 +327,10 @@ impl<A: Application> Server<A> {
             Ok(intent) => intent,
             Err(error) => return Ok(self.refuse(error, upgrade)),
         };
+        if let Some(there) = self.elsewhere(&intent) {
+            // Boxed: its future is larger than that of a request which stays.
+            return Box::pin(self.pass_on(there, intent, parts, body)).await;
+        }
         match intent {
             Intent::Open(transport) => self.open(parts, peer, transport).await,
             Intent::Mistaken => Ok(self.mistaken(parts)),
@@ -331,7 +366,7 @@ impl<A: Application> Server<A> {
         let registered = if self.shared.closing.load(Acquire) {
             None
         } else {
-            new_sid().and_then(|sid| Some((sid, self.shared.table.register(sid, &mailbox, transport)?)))
+            self.new_sid().and_then(|sid| Some((sid, self.shared.table.register(sid, &mailbox, transport)?)))
         };
         let Some((sid, registration)) = registered else {
             self.stats().count_overload();
@@ -357,6 +392,12 @@ impl<A: Application> Server<A> {
                 polling::answer(answer).await
             }
         }
+    }
+
+    /// Draws a session id, and names this instance in it if there are others.
+    fn new_sid(&self) -> Option<Sid> {
+        let sid = new_sid()?;
+        Some(self.shared.exchange.as_ref().map_or(sid, |exchange| sid.at(exchange.here())))
     }
 
     /// Lets a WebSocket try to become the transport of a session.

@@ -278,7 +278,7 @@ impl<H: Handler> Driver<H> {
                     self.held.push_back(message);
                 }
                 Action::RoundTrip(time) => self.handler.on_round_trip(time),
-                Action::AnswerPoll(payload) => answer(&mut self.requests().poll, Reply::Payload(payload)),
+                Action::AnswerPoll(payload) => answer(&mut self.requests().poll, Reply::Payload(payload.into())),
                 Action::RefusePoll(refusal) => {
                     let requests = self.requests();
                     let slot =

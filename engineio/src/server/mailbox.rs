@@ -33,9 +33,9 @@ pub(super) enum PostBody {
 }
 
 /// The answer to one polling request.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    Payload(String),
+    Payload(ByteString),
     Accepted,
     Refused(Refusal),
     /// Break the connection off.

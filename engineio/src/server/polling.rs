@@ -36,16 +36,12 @@ pub(super) async fn post<M, B>(
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
-    let binary = headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
-    let mut reading = Reading { buffer: BytesMut::new(), max: config.max_payload_bytes, excess: 0 };
-    let (reply, mut answered) = oneshot::channel();
-
-    // So much that we would not even read and throw it away; the session need not hear of it.
-    if body.size_hint().lower() > (config.max_payload_bytes as u64).saturating_mul(EXCESS_FACTOR as u64) {
-        let mut response = empty(StatusCode::PAYLOAD_TOO_LARGE);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return Ok(response);
+    if let Some(refusal) = refuse_unread(&body, config) {
+        return Ok(refusal);
     }
+    let binary = is_binary(headers);
+    let mut reading = Reading::new(config.max_payload_bytes);
+    let (reply, mut answered) = oneshot::channel();
 
     // Most bodies come with their header: then the session hears of the request once, when it is complete.
     let first = poll_fn(|cx| Poll::Ready(reading.poll(cx, &mut body))).await;
@@ -78,9 +74,7 @@ where
             complete = poll_fn(|cx| reading.poll(cx, &mut body)) => complete,
             () = tokio::time::sleep(config.body_timeout) => {
                 tell(Err(PostDrop::Aborted));
-                let mut response = empty(StatusCode::REQUEST_TIMEOUT);
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                return Ok(response);
+                return Ok(too_slow());
             }
         },
     };
@@ -103,6 +97,27 @@ where
     }
 }
 
+/// Refuses a body of so much that we would not even read and throw it away; the session need not hear of it.
+pub(super) fn refuse_unread(body: &impl hyper::body::Body, config: &Config) -> Option<Response<Body>> {
+    let most = (config.max_payload_bytes as u64).saturating_mul(EXCESS_FACTOR as u64);
+    (body.size_hint().lower() > most).then(|| closing(StatusCode::PAYLOAD_TOO_LARGE))
+}
+
+pub(super) fn is_binary(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream")
+}
+
+/// Answers a POST that took too long.
+pub(super) fn too_slow() -> Response<Body> {
+    closing(StatusCode::REQUEST_TIMEOUT)
+}
+
+fn closing(status: StatusCode) -> Response<Body> {
+    let mut response = empty(status);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Turns the session's reply into an answer.
 pub(super) async fn answer(answered: oneshot::Receiver<Reply>) -> Result<Response<Body>, Reset> {
     match answered.await {
@@ -111,9 +126,9 @@ pub(super) async fn answer(answered: oneshot::Receiver<Reply>) -> Result<Respons
     }
 }
 
-fn respond(reply: Reply) -> Result<Response<Body>, Reset> {
+pub(super) fn respond(reply: Reply) -> Result<Response<Body>, Reset> {
     Ok(match reply {
-        Reply::Payload(payload) => ok(payload.into(), "text/plain; charset=UTF-8"),
+        Reply::Payload(payload) => ok(payload.into_bytes(), "text/plain; charset=UTF-8"),
         Reply::Accepted => ok(Bytes::from_static(b"ok"), "text/html"),
         Reply::Refused(Refusal::Empty) => empty(StatusCode::BAD_REQUEST),
         Reply::Refused(Refusal::TooLarge) => empty(StatusCode::PAYLOAD_TOO_LARGE),
@@ -139,14 +154,14 @@ pub(super) fn request_error(error: RequestError) -> Response<Body> {
 }
 
 /// A body on its way in, counted while it streams.
-struct Reading {
+pub(super) struct Reading {
     buffer: BytesMut,
     max: usize,
     /// Bytes read and thrown away since the body turned out too large.
     excess: usize,
 }
 
-enum BodyError {
+pub(super) enum BodyError {
     TooLarge,
     Lost,
 }
@@ -156,7 +171,20 @@ enum BodyError {
 const EXCESS_FACTOR: usize = 8;
 
 impl Reading {
-    fn poll<B>(&mut self, cx: &mut std::task::Context<'_>, body: &mut B) -> Poll<Result<ByteString, BodyError>>
+    pub(super) fn new(max: usize) -> Self {
+        Self { buffer: BytesMut::new(), max, excess: 0 }
+    }
+
+    /// The bytes that are kept by now.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(super) fn poll<B>(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        body: &mut B,
+    ) -> Poll<Result<ByteString, BodyError>>
     where
         B: hyper::body::Body<Data = Bytes> + Unpin,
     {

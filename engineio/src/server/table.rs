@@ -20,6 +20,8 @@ pub struct Stats {
     pub(super) queued_bytes: AtomicUsize,
     refusals: [AtomicU64; 6],
     overloads: AtomicU64,
+    relayed: AtomicU64,
+    pub(super) lines: Arc<AtomicUsize>,
 }
 
 impl Stats {
@@ -38,9 +40,19 @@ impl Stats {
         self.refusals[usize::from(error.code())].load(Relaxed)
     }
 
-    /// Returns how many handshakes were refused since the server was full or closing.
+    /// Returns how many requests were refused since the server was full or closing.
     pub fn overloads(&self) -> u64 {
         self.overloads.load(Relaxed)
+    }
+
+    /// Returns how many requests were for sessions of other instances, and passed on to them.
+    pub fn relayed(&self) -> u64 {
+        self.relayed.load(Relaxed)
+    }
+
+    /// Returns how many WebSockets are carried between this instance and others now, whichever has the client.
+    pub fn lines(&self) -> usize {
+        self.lines.load(Relaxed)
     }
 
     fn count(&self, transport: Transport) -> &AtomicUsize {
@@ -52,6 +64,10 @@ impl Stats {
 
     pub(super) fn count_refusal(&self, error: RequestError) {
         self.refusals[usize::from(error.code())].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_relayed(&self) {
+        self.relayed.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_overload(&self) {

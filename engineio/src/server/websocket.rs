@@ -6,6 +6,7 @@
 mod reader;
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,9 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
 
 use self::reader::{Fed, Reader};
 use super::gather::{MAX_GATHERED_BYTES, gather};
@@ -30,8 +32,17 @@ enum Stream {
     /// The same, while the mailbox holds the other half.
     Shared(OwnedReadHalf),
     Other(Box<TokioIo<Upgraded>>),
+    /// The client is at another instance.
+    Carried(Box<Carried>),
     /// Nothing, for the moment of a change.
     Nothing,
+}
+
+/// A connection within this process, to where it is carried on.
+struct Carried {
+    stream: DuplexStream,
+    /// Dropped with it.
+    _held: oneshot::Sender<Infallible>,
 }
 
 /// Writes to a connection of which only the reading half is at hand.
@@ -59,6 +70,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Shared(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Other(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Carried(carried) => Pin::new(&mut carried.stream).poll_read(cx, buf),
             Self::Nothing => poll_nothing(),
         }
     }
@@ -68,6 +80,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Shared(stream) => poll_write_shared(stream.as_ref(), cx, |stream| stream.try_write(bytes)),
             Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Carried(carried) => Pin::new(&mut carried.stream).poll_write(cx, bytes),
             Self::Nothing => poll_nothing(),
         }
     }
@@ -77,6 +90,7 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Shared(stream) => poll_write_shared(stream.as_ref(), cx, |stream| stream.try_write_vectored(slices)),
             Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Carried(carried) => Pin::new(&mut carried.stream).poll_write_vectored(cx, slices),
             Self::Nothing => poll_nothing(),
         }
     }
@@ -87,6 +101,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => finish(stream, last).await,
             Self::Other(stream) => finish(stream, last).await,
+            Self::Carried(carried) => finish(&mut carried.stream, last).await,
             // Whoever shares it takes the other half back first.
             Self::Shared(_) | Self::Nothing => Ok(()),
         }
@@ -118,6 +133,21 @@ pub(super) enum End {
     Failed,
 }
 
+/// Takes the TCP connection out of hyper's box, with what hyper had read past the handshake; gives the box back where
+/// there is none in it.
+pub(super) fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
+    let (stream, read) = match upgraded.downcast::<TokioIo<Connection>>() {
+        Ok(parts) => (parts.io.into_inner().into_stream(), parts.read_buf),
+        // Served by somebody else than `serve`.
+        Err(upgraded) => {
+            let parts = upgraded.downcast::<TokioIo<TcpStream>>()?;
+            (parts.io.into_inner(), parts.read_buf)
+        }
+    };
+    // Even empty it would keep hyper's whole read buffer alive for as long as the connection lasts.
+    Ok((stream, if read.is_empty() { Bytes::new() } else { read }))
+}
+
 pub(super) struct WebSocket {
     stream: Stream,
     reader: Reader,
@@ -137,16 +167,20 @@ enum CloseFrame {
 
 impl WebSocket {
     pub(super) fn new(upgraded: Upgraded, max_message_bytes: usize) -> Self {
-        let (stream, rewind) = match upgraded.downcast::<TokioIo<Connection>>() {
-            Ok(parts) => (Stream::Tcp(parts.io.into_inner().into_stream()), parts.read_buf),
-            // Served by somebody else than `serve`.
-            Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
-                Ok(parts) => (Stream::Tcp(parts.io.into_inner()), parts.read_buf),
-                Err(upgraded) => (Stream::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
-            },
+        let (stream, rewind) = match into_tcp(upgraded) {
+            Ok((stream, rewind)) => (Stream::Tcp(stream), rewind),
+            Err(upgraded) => (Stream::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
         };
-        // Even empty it would keep hyper's whole read buffer alive for as long as the connection lasts.
-        let rewind = if rewind.is_empty() { Bytes::new() } else { rewind };
+        Self::over(stream, rewind, max_message_bytes)
+    }
+
+    /// Makes the WebSocket of a client that is connected to another instance; `held` is dropped with it.
+    pub(super) fn carried(stream: DuplexStream, held: oneshot::Sender<Infallible>, max_message_bytes: usize) -> Self {
+        let carried = Carried { stream, _held: held };
+        Self::over(Stream::Carried(Box::new(carried)), Bytes::new(), max_message_bytes)
+    }
+
+    fn over(stream: Stream, rewind: Bytes, max_message_bytes: usize) -> Self {
         Self { stream, reader: Reader::new(max_message_bytes), rewind, probe: None, close_frame: CloseFrame::Empty }
     }
 
@@ -158,7 +192,7 @@ impl WebSocket {
                 self.stream = Stream::Shared(read);
                 Some(write)
             }
-            other @ (Stream::Shared(_) | Stream::Other(_) | Stream::Nothing) => {
+            other @ (Stream::Shared(_) | Stream::Other(_) | Stream::Carried(_) | Stream::Nothing) => {
                 self.stream = other;
                 None
             }
@@ -172,7 +206,7 @@ impl WebSocket {
                 // They are halves of one another: an error has nothing to tell.
                 self.stream = read.reunite(write).map_or(Stream::Nothing, Stream::Tcp);
             }
-            other @ (Stream::Tcp(_) | Stream::Other(_) | Stream::Nothing) => self.stream = other,
+            other @ (Stream::Tcp(_) | Stream::Other(_) | Stream::Carried(_) | Stream::Nothing) => self.stream = other,
         }
     }
 
@@ -310,15 +344,19 @@ thread_local! {
 }
 
 /// The read buffer of this thread, on loan; connections share it since a poll never gives way half-way.
-struct Scratch(Vec<u8>);
+pub(super) struct Scratch(Vec<u8>);
 
 impl Scratch {
     const BYTES: usize = 32 * 1024;
 
-    fn take() -> Self {
+    pub(super) fn take() -> Self {
         let mut buffer = SCRATCH.take();
         buffer.resize(Self::BYTES, 0); // allocates and fills once per thread
         Self(buffer)
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use engineio::server::{Application, Handler, Handshake, Limits, Link, Socket, serve};
+use engineio::server::{Application, Handler, Handshake, Limits, Link, Relay, Socket, serve};
 use engineio::{CloseReason, Config, Frame, Message, RequestError, Server, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -128,13 +128,25 @@ impl Host {
     }
 
     pub(crate) async fn limited(change: impl FnOnce(&mut Config), limit: impl FnOnce(&mut Limits)) -> Self {
-        let mut config = Config::default();
-        change(&mut config);
         let mut limits = Limits::default();
         limit(&mut limits);
+        Self::run(limits, |app| {
+            let mut config = Config::default();
+            change(&mut config);
+            Server::new(config, app).unwrap()
+        })
+        .await
+    }
+
+    /// One of several instances.
+    pub(crate) async fn relayed(config: Config, relay: Arc<dyn Relay>) -> Self {
+        Self::run(Limits::default(), |app| Server::with_relay(config, app, relay).unwrap()).await
+    }
+
+    async fn run(limits: Limits, make: impl FnOnce(App) -> Server<App>) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let control = Arc::<Control>::default();
-        let server = Server::new(config, App { events: sender, control: Arc::clone(&control) }).unwrap();
+        let server = make(App { events: sender, control: Arc::clone(&control) });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -339,6 +351,11 @@ impl Polling {
         Self { addr: host.addr, sid: sid_of(response.text()) }
     }
 
+    /// The same client, whose requests reach another instance from now on.
+    pub(crate) fn at(&self, host: &Host) -> Self {
+        Self { addr: host.addr, sid: self.sid.clone() }
+    }
+
     pub(crate) fn target(&self) -> String {
         format!("{POLLING}&sid={}", self.sid)
     }
@@ -374,7 +391,7 @@ impl Polling {
 }
 
 pub(crate) fn sid_of(open: &str) -> String {
-    open.split_once(r#""sid":""#).unwrap().1[..20].to_owned()
+    open.split_once(r#""sid":""#).unwrap().1.split('"').next().unwrap().to_owned()
 }
 
 pub(crate) const UPGRADE: [(&str, &str); 4] = [

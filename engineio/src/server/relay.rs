@@ -1,0 +1,533 @@
+//! Sessions that are at another instance: requests for them travel there, in letters.
+//!
+//! A session id names the instance that has the session. A polling request that reaches another one is passed on to it,
+//! with its body, and the answer comes back the same way; the session sees a request like any other. A WebSocket that is
+//! to take over a session is carried there as bytes, in a [`line`]: the session's own instance reads and writes its
+//! frames. What travels in between may be lost, but not unnoticed: requests have deadlines, and the parts on a line are
+//! counted.
+
+mod front;
+mod letter;
+mod line;
+mod owner;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+
+use self::letter::{Answer, Content, Letter, Part, Toward};
+use self::line::{End, cost};
+use super::{Application, Shared};
+use crate::config::RelayConfig;
+use crate::handshake::Instance;
+
+/// Carries letters between the instances of a cluster, for [`Server::with_relay`](super::Server::with_relay).
+///
+/// Letters from one instance to another arrive in the order in which they were sent, once or not at all. They are
+/// written and read by the servers alone; no letter is much longer than the larger of
+/// [`Config::max_payload_bytes`](crate::Config) and [`Config::max_buffered_bytes`](crate::Config).
+///
+/// They hold session ids: whoever can read them can take sessions over, and whoever can send them can speak for clients.
+/// A letter that makes no sense is dropped, with a line in the log at level debug.
+pub trait Relay: Send + Sync + 'static {
+    /// Returns the name of this instance: another one in each, and always the same here. Sessions carry it in their ids.
+    fn instance(&self) -> Instance;
+
+    /// Begins to hand in letters for this instance. Called once, when the server is made.
+    fn open(&self, mailroom: Mailroom);
+
+    /// Sends a letter to another instance, which may not exist. Never waits.
+    ///
+    /// # Errors
+    /// [`Undelivered`] where it is known by now that it will not arrive.
+    fn send(&self, to: Instance, letter: Bytes) -> Result<(), Undelivered>;
+
+    /// Takes no more part. Ready when what was sent so far has left, or is lost. Called when the server is closed.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A letter will not arrive: the way to the others is down, or too slow for what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered;
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the letter will not arrive")
+    }
+}
+
+impl std::error::Error for Undelivered {}
+
+/// Where a [`Relay`] hands in what it gets. A clone is another handle on the same server, which it does not keep alive.
+#[derive(Clone)]
+pub struct Mailroom {
+    server: Weak<dyn Receive>,
+}
+
+impl fmt::Debug for Mailroom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailroom").finish_non_exhaustive()
+    }
+}
+
+impl Mailroom {
+    pub(super) fn new(server: Weak<dyn Receive>) -> Self {
+        Self { server }
+    }
+
+    /// Hands in a letter, whatever its bytes are. Never waits.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn deliver(&self, letter: Bytes) {
+        if let Some(server) = self.server.upgrade() {
+            server.receive(letter);
+        }
+    }
+
+    /// Tells that letters, from this instance or to it, may have been lost. Whatever is under way ends: polls with status
+    /// 400, WebSockets as if their connection was lost. The sessions that others hold for clients here learn of it.
+    pub fn lost(&self) {
+        if let Some(server) = self.server.upgrade() {
+            server.lost();
+        }
+    }
+
+    /// Tells that nobody takes letters to an instance. Whatever is under way with it ends, sooner than by its silence.
+    pub fn gone(&self, instance: Instance) {
+        if let Some(server) = self.server.upgrade() {
+            server.gone(instance);
+        }
+    }
+}
+
+/// The server as its relay knows it.
+pub(super) trait Receive: Send + Sync {
+    fn receive(&self, letter: Bytes);
+    fn lost(&self);
+    fn gone(&self, instance: Instance);
+}
+
+impl<A: Application> Receive for Shared<A> {
+    fn receive(&self, letter: Bytes) {
+        let Some(exchange) = &self.exchange else { return };
+        let Ok(Letter { from, id, content }) = Letter::decode(letter) else {
+            tracing::debug!("a letter of another instance was dropped: it makes no sense");
+            return;
+        };
+        if from == exchange.here() {
+            tracing::debug!("a letter of this instance to itself was dropped");
+            return;
+        }
+        exchange.heard(from);
+        match content {
+            Content::Poll(_) | Content::Post(..) | Content::Unusable(_) | Content::Upgrade(_) => {
+                self.serve(exchange, from, id, content);
+            }
+            Content::Cancel => exchange.cancelled(from, id),
+            Content::Ack => exchange.acked(from, id),
+            Content::Answer(answer) => exchange.answered(from, id, answer),
+            Content::Line(toward, number, part) => exchange.carried(from, id, toward, number, part),
+            Content::Ping => exchange.tell(from, id, Content::Pong),
+            Content::Pong => {}
+        }
+    }
+
+    fn lost(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.end_all();
+        }
+    }
+
+    fn gone(&self, instance: Instance) {
+        if let Some(exchange) = &self.exchange {
+            exchange.end(instance);
+        }
+    }
+}
+
+/// What is under way between this instance and others.
+pub(super) struct Exchange {
+    relay: Arc<dyn Relay>,
+    config: RelayConfig,
+    /// The number of the next request or line of a client here.
+    next: AtomicU64,
+    under_way: Mutex<UnderWay>,
+    /// Bytes of bodies that are on their way.
+    bytes: AtomicUsize,
+    /// Open lines, which the server counts.
+    lines: Arc<AtomicUsize>,
+    /// Told when nothing is being answered for others any more.
+    idle: Notify,
+}
+
+#[derive(Default)]
+struct UnderWay {
+    peers: HashMap<Instance, Peer>,
+    asked: usize,
+    served: usize,
+    /// A task looks after the peers.
+    watched: bool,
+}
+
+/// Another instance, for as long as something is under way with it.
+#[derive(Default)]
+struct Peer {
+    /// When it last gave a sign of life; never, while nothing says that it exists.
+    heard: Option<Instant>,
+    /// Requests of clients here.
+    asked: HashMap<u64, Asked>,
+    /// Requests of its clients; dropping one tells its task that the client has left.
+    served: HashMap<u64, oneshot::Sender<()>>,
+    /// Lines, by the direction in which this end hears.
+    lines: HashMap<(Toward, u64), Slot>,
+}
+
+impl Peer {
+    fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.served.is_empty() && self.lines.is_empty()
+    }
+}
+
+struct Asked {
+    acked: Option<oneshot::Sender<()>>,
+    answered: oneshot::Sender<Answer>,
+}
+
+/// The way to this end of a line.
+struct Slot {
+    parts: mpsc::Sender<(u64, Part)>,
+    /// What has come and is not taken yet.
+    owed: Arc<AtomicUsize>,
+}
+
+/// Parts that may wait for this end of a line. Its window allows fewer; credit comes on top.
+const MAX_PARTS: usize = 4096;
+
+impl Exchange {
+    pub(super) fn new(relay: Arc<dyn Relay>, config: RelayConfig, lines: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self {
+            relay,
+            config,
+            next: AtomicU64::new(0),
+            under_way: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            lines,
+            idle: Notify::new(),
+        })
+    }
+
+    pub(super) fn here(&self) -> Instance {
+        self.relay.instance()
+    }
+
+    fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Relaxed)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        // Nothing under this lock can panic halfway. Nothing is sent under it either: a relay may answer at once.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, to: Instance, id: u64, content: Content) -> Result<(), Undelivered> {
+        self.relay.send(to, Letter { from: self.here(), id, content }.encode())
+    }
+
+    /// Sends a letter without which the other instance gets along, by a deadline.
+    fn tell(&self, to: Instance, id: u64, content: Content) {
+        let _deadlines = self.send(to, id, content);
+    }
+
+    fn heard(&self, from: Instance) {
+        if let Some(peer) = self.under_way().peers.get_mut(&from) {
+            peer.heard = Some(Instant::now());
+        }
+    }
+
+    /// Takes note of a request of a client here; `None` where there are too many.
+    fn ask(self: &Arc<Self>, to: Instance) -> Option<Pending> {
+        let (acked, ack) = oneshot::channel();
+        let (answered, answer) = oneshot::channel();
+        let mut under_way = self.under_way();
+        if under_way.asked >= self.config.max_requests {
+            return None;
+        }
+        under_way.asked += 1;
+        let id = self.next_id();
+        self.peer(&mut under_way, to).asked.insert(id, Asked { acked: Some(acked), answered });
+        Some(Pending { exchange: Arc::clone(self), to, id, ack, answer })
+    }
+
+    /// Takes note of a request of a client there; `None` where there are too many, or it is known.
+    fn serving(self: &Arc<Self>, from: Instance, id: u64) -> Option<Serving> {
+        let (left, leaves) = oneshot::channel();
+        let mut under_way = self.under_way();
+        if under_way.served >= self.config.max_requests {
+            return None;
+        }
+        let peer = self.peer(&mut under_way, from);
+        peer.heard.get_or_insert_with(Instant::now);
+        match peer.served.entry(id) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(served) => served.insert(left),
+        };
+        under_way.served += 1;
+        Some(Serving { exchange: Arc::clone(self), from, id, leaves })
+    }
+
+    /// Makes this end of a line; `None` where there are too many, or it is known.
+    fn line(self: &Arc<Self>, with: Instance, id: u64, hears: Toward) -> Option<End> {
+        let max = self.config.max_lines;
+        self.lines.fetch_update(AcqRel, Acquire, |lines| (lines < max).then_some(lines + 1)).ok()?;
+        let (parts, inbox) = mpsc::channel(MAX_PARTS);
+        let owed = Arc::<AtomicUsize>::default();
+        // Made first: it is what counts the line down again.
+        let end = End::new(Arc::clone(self), (with, id, hears), inbox, Arc::clone(&owed));
+        let mut under_way = self.under_way();
+        let peer = self.peer(&mut under_way, with);
+        if hears == Toward::Session {
+            peer.heard.get_or_insert_with(Instant::now); // it has asked for the line
+        }
+        match peer.lines.entry((hears, id)) {
+            Entry::Vacant(line) => {
+                line.insert(Slot { parts, owed });
+                drop(under_way);
+                Some(end)
+            }
+            Entry::Occupied(_) => {
+                drop(under_way);
+                end.disown();
+                None
+            }
+        }
+    }
+
+    /// Returns a peer, which is looked after from now on.
+    fn peer<'a>(self: &Arc<Self>, under_way: &'a mut UnderWay, name: Instance) -> &'a mut Peer {
+        if !std::mem::replace(&mut under_way.watched, true) {
+            tokio::spawn(watch(Arc::downgrade(self)));
+        }
+        under_way.peers.entry(name).or_default()
+    }
+
+    fn acked(&self, from: Instance, id: u64) {
+        let mut under_way = self.under_way();
+        let asked = under_way.peers.get_mut(&from).and_then(|peer| peer.asked.get_mut(&id));
+        if let Some(acked) = asked.and_then(|asked| asked.acked.take()) {
+            // An error means that the client has left.
+            let _left = acked.send(());
+        }
+    }
+
+    fn answered(&self, from: Instance, id: u64, answer: Answer) {
+        if let Some(asked) = self.forget_asked(from, id) {
+            let _left = asked.answered.send(answer);
+        }
+    }
+
+    fn cancelled(&self, from: Instance, id: u64) {
+        // Its task counts it down.
+        let left = self.change(from, |peer| peer.served.remove(&id));
+        drop(left);
+    }
+
+    fn carried(&self, from: Instance, id: u64, toward: Toward, number: u64, part: Part) {
+        let broken = matches!(part, Part::Broken);
+        let known = {
+            let under_way = self.under_way();
+            let slot = under_way.peers.get(&from).and_then(|peer| peer.lines.get(&(toward, id)));
+            slot.map(|Slot { parts, owed }| {
+                let bytes = cost(&part);
+                let fits = owed.fetch_add(bytes, AcqRel) + bytes <= self.config.line_bytes;
+                !broken && fits && parts.try_send((number, part)).is_ok()
+            })
+        };
+        match known {
+            Some(true) => {}
+            // Too much of it, or the end: whoever reads the line learns of it, and tells the other side.
+            Some(false) => drop(self.forget_line(from, id, toward)),
+            None if broken => {}
+            None => self.tell(from, id, Content::Line(toward.other(), 0, Part::Broken)),
+        }
+        if known == Some(false) && !broken {
+            self.tell(from, id, Content::Line(toward.other(), 0, Part::Broken));
+        }
+    }
+
+    /// Changes what is under way with a peer, which is forgotten where that is nothing.
+    fn change<T>(&self, name: Instance, change: impl FnOnce(&mut Peer) -> Option<T>) -> Option<T> {
+        let mut under_way = self.under_way();
+        let peer = under_way.peers.get_mut(&name)?;
+        let changed = change(peer);
+        if peer.is_idle() {
+            under_way.peers.remove(&name);
+        }
+        changed
+    }
+
+    fn forget_asked(&self, to: Instance, id: u64) -> Option<Asked> {
+        let asked = self.change(to, |peer| peer.asked.remove(&id))?;
+        self.under_way().asked -= 1;
+        Some(asked)
+    }
+
+    fn forget_line(&self, with: Instance, id: u64, hears: Toward) -> Option<Slot> {
+        self.change(with, |peer| peer.lines.remove(&(hears, id)))
+    }
+
+    /// Ends what is under way with a peer. What it hears of it may be lost; then it learns by the silence.
+    fn end(&self, name: Instance) {
+        let peer = {
+            let mut under_way = self.under_way();
+            let peer = under_way.peers.remove(&name);
+            under_way.asked -= peer.as_ref().map_or(0, |peer| peer.asked.len());
+            peer
+        };
+        if let Some(Peer { asked, lines, .. }) = peer {
+            asked.keys().for_each(|&id| self.tell(name, id, Content::Cancel));
+            for &(hears, id) in lines.keys() {
+                self.tell(name, id, Content::Line(hears.other(), 0, Part::Broken));
+            }
+        }
+    }
+
+    fn end_all(&self) {
+        let names: Vec<_> = self.under_way().peers.keys().copied().collect();
+        names.into_iter().for_each(|name| self.end(name));
+    }
+
+    /// Looks after the peers; false where there is none.
+    fn tend(&self) -> bool {
+        let now = Instant::now();
+        let (mut silent, mut asked) = (Vec::new(), Vec::new());
+        {
+            let mut under_way = self.under_way();
+            if under_way.peers.is_empty() {
+                under_way.watched = false;
+                return false;
+            }
+            for (&name, peer) in &under_way.peers {
+                match peer.heard {
+                    Some(heard) if now - heard >= self.config.silence_timeout => silent.push(name),
+                    Some(_) => asked.push(name),
+                    // Its requests have a shorter deadline.
+                    None => {}
+                }
+            }
+        }
+        for name in silent {
+            tracing::debug!(instance = %name, "an instance is silent; what is under way with it ends");
+            self.end(name);
+        }
+        asked.into_iter().for_each(|name| self.tell(name, 0, Content::Ping));
+        true
+    }
+
+    /// Ends what is left when all sessions here are over, and then takes no more part.
+    pub(super) async fn close(&self) {
+        self.end_all();
+        loop {
+            let idle = self.idle.notified(); // hears of what happens from here on, before it is awaited
+            if self.under_way().served == 0 {
+                break;
+            }
+            idle.await;
+        }
+        self.relay.close().await;
+    }
+}
+
+/// How often a peer is asked for a sign of life before it counts as silent.
+const QUESTIONS: u32 = 4;
+
+async fn watch(exchange: Weak<Exchange>) {
+    loop {
+        let Some(pause) = exchange.upgrade().map(|exchange| exchange.config.silence_timeout / QUESTIONS) else {
+            return;
+        };
+        tokio::time::sleep(pause).await;
+        if !exchange.upgrade().is_some_and(|exchange| exchange.tend()) {
+            return;
+        }
+    }
+}
+
+/// A request of a client here. Dropped before its answer has come, it tells the other instance.
+struct Pending {
+    exchange: Arc<Exchange>,
+    to: Instance,
+    id: u64,
+    ack: oneshot::Receiver<()>,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.exchange.forget_asked(self.to, self.id).is_some() {
+            self.exchange.tell(self.to, self.id, Content::Cancel);
+        }
+    }
+}
+
+/// A request of a client there.
+struct Serving {
+    exchange: Arc<Exchange>,
+    from: Instance,
+    id: u64,
+    leaves: oneshot::Receiver<()>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _cancelled = self.exchange.change(self.from, |peer| peer.served.remove(&self.id));
+        let mut under_way = self.exchange.under_way();
+        under_way.served -= 1;
+        if under_way.served == 0 {
+            self.exchange.idle.notify_waiters();
+        }
+    }
+}
+
+/// Bytes of a body on its way, as a share of the limit.
+struct Held<'a> {
+    exchange: &'a Exchange,
+    bytes: usize,
+}
+
+impl<'a> Held<'a> {
+    fn new(exchange: &'a Exchange) -> Self {
+        Self { exchange, bytes: 0 }
+    }
+
+    /// Takes a larger share; false where there is none.
+    fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let max = self.exchange.config.max_bytes;
+        let grown = self
+            .exchange
+            .bytes
+            .fetch_update(AcqRel, Acquire, |held| held.checked_add(more).filter(|held| *held <= max));
+        if grown.is_ok() {
+            self.bytes += more;
+        }
+        grown.is_ok()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.exchange.bytes.fetch_sub(self.bytes, AcqRel);
+    }
+}

@@ -409,6 +409,21 @@ async fn a_relay_that_has_lost_letters_ends_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn an_instance_learns_that_another_one_has_lost_letters() {
+    let (mut owner, front) = Node::pair().await;
+    let client = Polling::open(&owner).await;
+    let mut poll = front.foreign_poll(&client).await;
+    let mailroom = owner.network.mailrooms.lock().unwrap()[&owner.name].clone();
+    // It has no way to say so.
+    owner.network.down.store(true, SeqCst);
+    mailroom.lost();
+    owner.network.down.store(false, SeqCst);
+    assert_eq!(owner.closed().await, CloseReason::TransportError);
+    // The owner gives signs of life; what they say ends the request.
+    assert_eq!(poll.response().await.says(), UNKNOWN);
+}
+
+#[tokio::test]
 async fn an_instance_that_is_known_to_be_gone_is_not_waited_for() {
     let (owner, front) = Node::pair_with(|config| config.relay.silence_timeout = Duration::from_secs(3600)).await;
     let client = Polling::open(&owner).await;
@@ -495,7 +510,7 @@ async fn letters_that_make_no_sense_do_no_harm() {
     let client = Polling::open(&owner).await;
     let mut poll = front.foreign_poll(&client).await;
     let mailroom = owner.network.mailrooms.lock().unwrap()[&owner.name].clone();
-    let head = |kind: u8, from: &str| [&[1, kind], from.as_bytes(), &[0; 8]].concat();
+    let head = |kind: u8, from: &str| [&[1, kind], from.as_bytes(), &[0; 12]].concat();
     for letter in [
         vec![],
         b"garbage".to_vec(),

@@ -17,7 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -122,7 +122,7 @@ pub(super) trait Receive: Send + Sync {
 impl<A: Application> Receive for Shared<A> {
     fn receive(&self, letter: Bytes) {
         let Some(exchange) = &self.exchange else { return };
-        let Ok(Letter { from, id, content }) = Letter::decode(letter) else {
+        let Ok(Letter { from, losses, id, content }) = Letter::decode(letter) else {
             tracing::debug!("a letter of another instance was dropped: it makes no sense");
             return;
         };
@@ -130,7 +130,7 @@ impl<A: Application> Receive for Shared<A> {
             tracing::debug!("a letter of this instance to itself was dropped");
             return;
         }
-        exchange.heard(from);
+        exchange.heard(from, losses);
         match content {
             Content::Poll(_) | Content::Post(..) | Content::Unusable(_) | Content::Upgrade(_) => {
                 self.serve(exchange, from, id, content);
@@ -168,6 +168,8 @@ pub(super) struct Exchange {
     bytes: AtomicUsize,
     /// Open lines, which the server counts.
     lines: Arc<AtomicUsize>,
+    /// How often letters may have been lost.
+    losses: AtomicU32,
     /// Told when nothing is being answered for others any more.
     idle: Notify,
 }
@@ -186,6 +188,8 @@ struct UnderWay {
 struct Peer {
     /// When it last gave a sign of life; never, while nothing says that it exists.
     heard: Option<Instant>,
+    /// How often it had lost letters then.
+    losses: Option<u32>,
     /// Requests of clients here.
     asked: HashMap<u64, Asked>,
     /// Requests of its clients; dropping one tells its task that the client has left.
@@ -224,6 +228,7 @@ impl Exchange {
             under_way: Mutex::default(),
             bytes: AtomicUsize::new(0),
             lines,
+            losses: AtomicU32::new(0),
             idle: Notify::new(),
         })
     }
@@ -242,7 +247,8 @@ impl Exchange {
     }
 
     fn send(&self, to: Instance, id: u64, content: Content) -> Result<(), Undelivered> {
-        self.relay.send(to, Letter { from: self.here(), id, content }.encode())
+        let losses = self.losses.load(Acquire);
+        self.relay.send(to, Letter { from: self.here(), losses, id, content }.encode())
     }
 
     /// Sends a letter without which the other instance gets along, by a deadline.
@@ -250,9 +256,14 @@ impl Exchange {
         let _deadlines = self.send(to, id, content);
     }
 
-    fn heard(&self, from: Instance) {
-        if let Some(peer) = self.under_way().peers.get_mut(&from) {
+    /// Takes note of a sign of life. A peer that has lost letters since the last one has ended what was under way.
+    fn heard(&self, from: Instance, losses: u32) {
+        let has_ended = self.under_way().peers.get_mut(&from).is_some_and(|peer| {
             peer.heard = Some(Instant::now());
+            peer.losses.replace(losses).is_some_and(|known| known != losses)
+        });
+        if has_ended {
+            self.end(from);
         }
     }
 
@@ -404,6 +415,7 @@ impl Exchange {
     }
 
     fn end_all(&self) {
+        self.losses.fetch_add(1, AcqRel);
         let names: Vec<_> = self.under_way().peers.keys().copied().collect();
         names.into_iter().for_each(|name| self.end(name));
     }

@@ -1,7 +1,7 @@
 //! What instances write to each other, as bytes.
 //!
-//! A letter is a version, a kind, the name of its sender, the number of the request or line it is about, and what the
-//! kind has to say; numbers are big-endian. Reading is total: whatever is no letter is an [`Unreadable`].
+//! A letter is a version, a kind, the name of its sender and how often that has lost letters, the number of the request
+//! or line it is about, and what the kind has to say; numbers are big-endian. Reading is total: whatever is no letter is an [`Unreadable`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -15,6 +15,8 @@ use crate::session::{PostDrop, Refusal};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Letter {
     pub(super) from: Instance,
+    /// How often the sender may have lost letters. Once it has, it knows nothing of what was under way before.
+    pub(super) losses: u32,
     /// The request or line, by a number of the instance that the client is connected to.
     pub(super) id: u64,
     pub(super) content: Content,
@@ -139,6 +141,7 @@ impl Letter {
         out.put_u8(VERSION);
         out.put_u8(self.content.kind());
         out.put_slice(self.from.as_str().as_bytes());
+        out.put_u32(self.losses);
         out.put_u64(self.id);
         match &self.content {
             Content::Poll(sid) | Content::Unusable(sid) | Content::Upgrade(sid) => {
@@ -184,6 +187,7 @@ impl Letter {
         }
         let kind = rest.u8()?;
         let from = Instance::parse(rest.text(INSTANCE_BYTES)?.as_ref()).ok_or(Unreadable)?;
+        let losses = rest.u32()?;
         let id = rest.u64()?;
         let content = match kind {
             POLL => Content::Poll(rest.sid()?),
@@ -200,7 +204,7 @@ impl Letter {
             PONG => Content::Pong,
             _ => return Err(Unreadable),
         };
-        if rest.0.is_empty() { Ok(Self { from, id, content }) } else { Err(Unreadable) }
+        if rest.0.is_empty() { Ok(Self { from, losses, id, content }) } else { Err(Unreadable) }
     }
 }
 
@@ -359,7 +363,7 @@ mod tests {
             contents.extend(parts.map(|part| Content::Line(toward, u64::MAX, part)));
         }
         let letters = contents.into_iter().enumerate();
-        letters.map(|(id, content)| Letter { from, id: (id as u64) << 40, content }).collect()
+        letters.map(|(id, content)| Letter { from, losses: 7, id: (id as u64) << 40, content }).collect()
     }
 
     #[test]
@@ -372,10 +376,11 @@ mod tests {
     #[test]
     fn the_form_of_a_letter_is_fixed() {
         let from = Instance::from_random([0; 6]);
-        let letter = Letter { from, id: 258, content: Content::Line(Toward::Client, 3, Part::Data("ab".into())) };
+        let content = Content::Line(Toward::Client, 3, Part::Data("ab".into()));
+        let letter = Letter { from, losses: 4, id: 258, content };
         assert_eq!(
             &letter.encode()[..],
-            b"\x01\x0aAAAAAAAA\x00\x00\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x00\x00\x00\x03\x01ab"
+            b"\x01\x0aAAAAAAAA\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x00\x00\x00\x03\x01ab"
         );
     }
 

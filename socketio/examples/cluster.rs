@@ -4,6 +4,7 @@
 //! Arguments: the port, the URL of Redis (`redis://127.0.0.1/`), and `classic` or `sharded`. Servers of socket.io in
 //! Node.js with the adapter of the same name can be instances too; `tests/clients/cluster` has one that does the same.
 //! With `recovery` behind these, clients that were cut off come back to any instance.
+//! A balancer in front of several of these may send any request to any of them.
 
 use std::error::Error;
 use std::time::Duration;
@@ -79,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         config.mode = Mode::Sharded(Subscription::Dynamic);
     }
     let redis = Redis::start(config)?;
-    let mut builder = Io::builder().adapter(redis.adapter());
+    let mut builder = Io::builder().adapter(redis.adapter()).relay(redis.relay());
     if arguments.next().as_deref() == Some("recovery") {
         builder = builder.recovery(RecoveryConfig::default());
     }

@@ -26,7 +26,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use bytes::Bytes;
-use engineio::server::{Application, Body, Handshake as EngineHandshake, Limits, Reset, Stats};
+use engineio::server::{Application, Body, Handshake as EngineHandshake, Limits, Relay, Reset, Stats};
 use http::{HeaderName, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 
@@ -111,6 +111,7 @@ pub struct IoBuilder {
     config: Config,
     namespaces: Vec<(String, NamespaceBuilder)>,
     adapter: Option<MakeAdapter>,
+    relay: Option<Arc<dyn Relay>>,
     recovery: Option<RecoveryConfig>,
 }
 
@@ -146,6 +147,15 @@ impl IoBuilder {
     #[must_use]
     pub fn adapter<A: Adapter>(mut self, make: impl Fn(Local) -> A + Send + Sync + 'static) -> Self {
         self.adapter = Some(Box::new(move |local| Arc::new(make(local))));
+        self
+    }
+
+    /// Has requests that reach another instance than their session's served by the right one, so that any balancer does;
+    /// [`adapter::redis`] has a relay. Without this a balancer must send all requests of a client to the same instance,
+    /// unless clients use WebSocket alone.
+    #[must_use]
+    pub fn relay(mut self, relay: impl Relay) -> Self {
+        self.relay = Some(Arc::new(relay));
         self
     }
 
@@ -193,7 +203,11 @@ impl IoBuilder {
             kept_headers: self.config.kept_headers,
             closing: AtomicBool::new(false),
         });
-        let engine = engineio::Server::new(self.config.engine, App { hub: Arc::clone(&hub) });
+        let app = App { hub: Arc::clone(&hub) };
+        let engine = match self.relay {
+            Some(relay) => engineio::Server::with_relay(self.config.engine, app, relay),
+            None => engineio::Server::new(self.config.engine, app),
+        };
         Ok(Io { engine: engine.map_err(BuildError::Engine)?, hub })
     }
 }
@@ -296,7 +310,7 @@ impl Io {
         }
     }
 
-    /// Returns counts of the Engine.IO layer: sessions by transport, waiting bytes, refusals.
+    /// Returns counts of the Engine.IO layer: sessions by transport, waiting bytes, refusals, relayed requests.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         self.engine.stats()

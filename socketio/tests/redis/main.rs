@@ -14,6 +14,7 @@ mod away;
 mod cluster;
 mod foreign;
 mod recovery;
+mod relay;
 
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ impl Node {
 
     async fn with(settings: RedisConfig, register: impl FnOnce(&mut NamespaceBuilder)) -> Self {
         let redis = Redis::start(settings).unwrap();
-        let builder = Io::builder().config(config()).adapter(redis.adapter());
+        let builder = Io::builder().config(config()).adapter(redis.adapter()).relay(redis.relay());
         let server = Server::with(builder.namespace("/", register).namespace("/chat", fence)).await;
         within("Redis", redis.ready()).await;
         Self { server, redis }

@@ -156,8 +156,15 @@ impl Drop for Client {
 impl Client {
     /// Opens a session, in no namespace yet.
     pub(crate) async fn open(server: &Server) -> Self {
-        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", server.address);
-        let stream = within("a connection", TcpStream::connect(server.address)).await.unwrap().into_std().unwrap();
+        let mut client = Self::connect(server.address, "").await;
+        let open = client.text().await;
+        client.session = string_field(&open, "sid");
+        client
+    }
+
+    async fn connect(address: SocketAddr, query: &str) -> Self {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
+        let stream = within("a connection", TcpStream::connect(address)).await.unwrap().into_std().unwrap();
         let raw = Arc::new(stream.try_clone().unwrap());
         let stream = TcpStream::from_std(stream).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -179,10 +186,7 @@ impl Client {
             // As clients do, so that the server need not wait for it.
             let _gone = ended.shutdown(Shutdown::Both);
         });
-        let mut client = Self { sink, received, reading, raw, session: String::new() };
-        let open = client.text().await;
-        client.session = string_field(&open, "sid");
-        client
+        Self { sink, received, reading, raw, session: String::new() }
     }
 
     /// Opens a session and joins `/`.
@@ -286,6 +290,31 @@ impl Poller {
         poller
     }
 
+    /// The same client, whose requests reach another server from now on.
+    pub(crate) fn at(&self, server: &Server) -> Self {
+        Self { address: server.address, session: self.session.clone() }
+    }
+
+    /// A client that claims another session.
+    pub(crate) fn named(&self, session: &str) -> Self {
+        Self { address: self.address, session: session.to_owned() }
+    }
+
+    /// The instance that its session names.
+    pub(crate) fn instance(&self) -> &str {
+        &self.session[20..]
+    }
+
+    /// Upgrades to a WebSocket.
+    pub(crate) async fn upgrade(&self) -> Client {
+        let mut client = Client::connect(self.address, &format!("&sid={}", self.session)).await;
+        client.send("2probe").await;
+        client.expect(["3probe"]).await;
+        assert_eq!(self.get().await, "6");
+        client.send("5").await;
+        client
+    }
+
     /// Fetches what waits; the body.
     pub(crate) async fn get(&self) -> String {
         self.request("GET", "").await
@@ -296,6 +325,11 @@ impl Poller {
     }
 
     async fn request(&self, method: &str, body: &str) -> String {
+        self.answer(method, body).await.1
+    }
+
+    /// Makes a request; its status and body.
+    pub(crate) async fn answer(&self, method: &str, body: &str) -> (u16, String) {
         let sid = if self.session.is_empty() { String::new() } else { format!("&sid={}", self.session) };
         let head = format!(
             "{method} /socket.io/?EIO=4&transport=polling{sid} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
@@ -308,7 +342,8 @@ impl Poller {
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
-            answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
         })
         .await
     }

@@ -40,11 +40,28 @@
 //! the client's secret behind it, which go by themselves. They follow the sockets within a moment: what a socket has
 //! joined in the last milliseconds before its instance dies may be missing.
 //!
+//! # Without sticky sessions
+//!
+//! Behind a balancer that sends a request to any instance, [`Redis::relay`] has those that reach the wrong one served by
+//! the right one, WebSockets that are to take over a polling session among them:
+//!
+//! ```no_run
+//! # use socketio::adapter::redis::{Redis, RedisConfig};
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # let redis = Redis::start(RedisConfig::new("redis://127.0.0.1/"))?;
+//! let io = socketio::Io::builder().adapter(redis.adapter()).relay(redis.relay());
+//! # Ok(()) }
+//! ```
+//!
+//! It is between servers of ours: those of socket.io in Node.js have `@socket.io/cluster-engine` for the same, in another
+//! format.
+//!
 //! # When Redis is away
 //!
 //! The sockets of this instance go on to get what is sent to them here. What the others do not get is counted
 //! ([`Redis::lost`]) and logged, at most every ten seconds; questions to them fail at once. The connection comes back by
-//! itself, with all its subscriptions. Nothing is sent again.
+//! itself, with all its subscriptions. Nothing is sent again. A request that reaches the wrong instance meanwhile gets
+//! status 503, and one that is under way ends.
 //!
 //! With recovery events wait for Redis as long as [`request_timeout`](RedisConfig::request_timeout), so that a short outage
 //! only delays them; after that they go to the sockets of this instance alone, as above. Clients that come back while Redis is
@@ -61,6 +78,7 @@ mod connection;
 mod link;
 mod losses;
 mod message;
+mod relay;
 mod sessions;
 mod sharded;
 mod stream;
@@ -77,6 +95,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use engineio::Instance;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -84,6 +103,7 @@ use self::classic::Classic;
 use self::connection::{Kind, Place};
 use self::link::{Link, Receive};
 use self::message::{Dropped, Heard, Say};
+pub use self::relay::RedisRelay;
 use self::sessions::Sessions;
 use self::sharded::Sharded;
 use self::stream::Stream;
@@ -201,6 +221,7 @@ pub struct Redis {
     link: Arc<Link>,
     config: Arc<RedisConfig>,
     uid: Arc<str>,
+    relay: RedisRelay,
     /// The streams of namespaces: whether they are known.
     streams: Arc<Mutex<Vec<watch::Receiver<bool>>>>,
 }
@@ -224,8 +245,10 @@ impl Redis {
         let uid = SocketId::random().ok_or(RedisConfigError::Randomness)?;
         // As long as those of the reference.
         let uid: String = uid.chars().take(if kind == Kind::Plain { 6 } else { 16 }).collect();
-        let link = Link::start(kind, place, config.max_queued_bytes);
-        Ok(Self { link: Arc::new(link), config: Arc::new(config), uid: uid.into(), streams: Arc::default() })
+        let instance = random_instance().ok_or(RedisConfigError::Randomness)?;
+        let link = Arc::new(Link::start(kind, place, config.max_queued_bytes));
+        let relay = RedisRelay::new(Arc::clone(&link), &config.prefix, instance, config.max_message_bytes);
+        Ok(Self { link, config: Arc::new(config), uid: uid.into(), relay, streams: Arc::default() })
     }
 
     /// Returns what [`IoBuilder::adapter`](crate::server::IoBuilder::adapter) takes. Each server needs a `Redis` of its
@@ -233,6 +256,12 @@ impl Redis {
     pub fn adapter(&self) -> impl Fn(Local) -> RedisAdapter + Send + Sync + 'static {
         let redis = self.clone();
         move |local| RedisAdapter::new(&redis, local)
+    }
+
+    /// Returns what [`IoBuilder::relay`](crate::server::IoBuilder::relay) takes. Each server needs a `Redis` of its own.
+    #[must_use]
+    pub fn relay(&self) -> RedisRelay {
+        self.relay.clone()
     }
 
     /// Waits until Redis is there, and this instance takes part in everything its sockets are in by now.
@@ -261,6 +290,12 @@ impl Redis {
     pub fn lost(&self) -> u64 {
         self.link.losses().total()
     }
+}
+
+fn random_instance() -> Option<Instance> {
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).ok()?;
+    Some(Instance::from_random(random))
 }
 
 /// The [`Adapter`] of one namespace over Redis.

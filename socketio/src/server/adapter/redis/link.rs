@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
@@ -29,6 +29,9 @@ const BATCH: usize = 512;
 /// Who takes what is published in a channel. It must not wait.
 pub(super) trait Receive: Send + Sync {
     fn receive(&self, channel: &str, payload: Vec<u8>);
+
+    /// Learns that messages, from here or to here, may have been lost, where it has asked for that.
+    fn lost(&self) {}
 }
 
 enum Order {
@@ -74,6 +77,8 @@ struct Shared {
     routes: Mutex<Routes>,
     connection: watch::Sender<Option<Connection>>,
     losses: Losses,
+    /// Who is told of them.
+    bereaved: OnceLock<Weak<dyn Receive>>,
 }
 
 impl fmt::Debug for Link {
@@ -97,6 +102,7 @@ impl Link {
             routes: Mutex::default(),
             connection: watch::Sender::new(None),
             losses: Losses::default(),
+            bereaved: OnceLock::new(),
         });
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
@@ -185,6 +191,12 @@ impl Link {
         }
     }
 
+    /// Has a receiver told when messages are lost, of any channel. There is one of its kind.
+    pub(super) fn tell_losses(&self, receiver: Weak<dyn Receive>) {
+        // The first one stays.
+        let _one_of_a_kind = self.shared.bereaved.set(receiver);
+    }
+
     /// Takes one wish for a channel back.
     pub(super) fn unsubscribe(&self, channel: &str) {
         let Routes { channels, live } = &mut *self.shared.routes();
@@ -251,6 +263,12 @@ impl Shared {
         self.place.connect(RESPONSE_TIMEOUT, Some(push)).await
     }
 
+    fn tell_lost(&self) {
+        if let Some(receiver) = self.bereaved.get().and_then(Weak::upgrade) {
+            receiver.lost();
+        }
+    }
+
     /// Takes account of what has come; false where there is no room for it.
     fn accept(&self, push: &PushInfo) -> bool {
         let bytes = payload_bytes(push);
@@ -259,6 +277,7 @@ impl Shared {
         if !accepted {
             self.arrived.fetch_sub(bytes, Relaxed);
             self.losses.count(1, "they come faster than they are delivered");
+            self.tell_lost();
         }
         accepted
     }
@@ -369,6 +388,7 @@ impl Shared {
                     return Err(error);
                 }
                 tracing::debug!(%error, "Redis refuses messages to other instances");
+                self.tell_lost();
             }
             for order in batch.drain(..) {
                 if let Order::Flushed(flushed) = order {
@@ -469,6 +489,9 @@ async fn keep(
         let ended: RedisResult<bool> = ended.await;
         shared.routes().live = false;
         let was_connected = shared.connection.send_replace(None).is_some();
+        if was_connected {
+            shared.tell_lost();
+        }
         match ended {
             Ok(_) => break,
             Err(error) if was_connected => {

@@ -27,7 +27,7 @@ use crate::http::metrics::Metrics;
 use crate::http::{self as answers, Answer, assets, rooms};
 use crate::limit::SharedLimiter;
 use crate::password::Passwords;
-use crate::redis::{Notice, Redis};
+use crate::redis::{Notice, Redis, RedisRelay};
 use crate::state::cluster::Cluster;
 use crate::state::{Rooms, StateOptions};
 use crate::store::RoomStore;
@@ -153,18 +153,24 @@ struct Membership {
     incoming: Receiver<Notice>,
     /// The clock that all of them go by.
     clock: Clock,
+    /// How they serve each other's requests, unless that is switched off.
+    relay: Option<RedisRelay>,
 }
 
 impl Membership {
-    async fn begin(settings: &RedisSettings) -> Result<Self, StartError> {
+    async fn begin(settings: &RedisSettings, relays: bool) -> Result<Self, StartError> {
         let (notices, incoming) = channel(NOTICES);
         let redis = Redis::new(settings, settings.db_state, notices);
         let cluster = Cluster::join(redis.clone()).await.map_err(|error| StartError::Redis(error.to_string()))?;
         let clock = redis.clock().await.map_err(|error| StartError::Redis(error.to_string()))?;
+        let relay = match relays {
+            true => Some(RedisRelay::join(settings).await.map_err(|error| StartError::Redis(error.to_string()))?),
+            false => None,
+        };
         for warning in redis.warnings().await {
             tracing::warn!("{warning}");
         }
-        Ok(Self { redis, cluster, incoming, clock })
+        Ok(Self { redis, cluster, incoming, clock, relay })
     }
 }
 
@@ -177,7 +183,7 @@ impl App<Metered<PostgresStore>> {
         let store = PostgresStore::open(url).await.map_err(StartError::Database)?;
         let store = Arc::new(Metered::new(store, Arc::clone(&metrics)));
         let membership = match &config.redis {
-            Some(settings) => Some(Membership::begin(settings).await?),
+            Some(settings) => Some(Membership::begin(settings, config.relay).await?),
             None => None,
         };
         let tokens = Tokens::new(&secret, config.jwt_require_exp);
@@ -206,12 +212,12 @@ impl<S: RoomStore> App<S> {
         };
         let rates = config.redis.as_ref().map(|settings| Redis::without_channels(settings, settings.db_rate));
         let (store_too, publisher) = (Arc::clone(&store), Arc::clone(&sockets));
-        let (redis, state) = match membership {
-            Some(Membership { redis, cluster, incoming, clock }) => {
+        let (redis, state, relay) = match membership {
+            Some(Membership { redis, cluster, incoming, clock, relay }) => {
                 let state = Rooms::start_in(cluster, incoming, store_too, publisher, clock, options);
-                (Some(redis), state)
+                (Some(redis), state, relay)
             }
-            None => (None, Rooms::start(store_too, publisher, Clock::system(), options)),
+            None => (None, Rooms::start(store_too, publisher, Clock::system(), options), None),
         };
         let service = Arc::new(Service {
             state,
@@ -222,11 +228,12 @@ impl<S: RoomStore> App<S> {
             wrong_passwords: SharedLimiter::new("password", WRONG_PASSWORDS, WRONG_PASSWORDS_WINDOW, rates),
             config: Arc::clone(&config),
         });
-        let io = Io::builder()
-            .config(io_config(&config))
-            .namespace(NAMESPACE, |namespace| register(&service, namespace))
-            .build()
-            .map_err(|error| StartError::Wiring(error.to_string()))?;
+        let mut io =
+            Io::builder().config(io_config(&config)).namespace(NAMESPACE, |namespace| register(&service, namespace));
+        if let Some(relay) = relay {
+            io = io.relay(relay);
+        }
+        let io = io.build().map_err(|error| StartError::Wiring(error.to_string()))?;
         if let Some(namespace) = io.of(NAMESPACE) {
             sockets.attach(namespace);
         }
@@ -302,6 +309,7 @@ impl<S: RoomStore> App<S> {
         self.metrics
             .set_connections(gauge(stats.sessions(Transport::Polling)), gauge(stats.sessions(Transport::WebSocket)));
         self.metrics.set_refused_requests(stats.refusals(RequestError::Forbidden), stats.overloads());
+        self.metrics.set_relayed(stats.relayed(), gauge(stats.lines()));
     }
 }
 
@@ -327,6 +335,8 @@ fn io_config(config: &Config) -> socketio::server::Config {
     io.engine.max_payload_bytes = config.max_http_buffer_size;
     io.engine.max_buffered_bytes = config.max_buffered_bytes;
     io.engine.max_sessions = config.max_connections;
+    io.engine.relay.max_requests = config.max_connections;
+    io.engine.relay.max_lines = config.max_connections;
     io.engine.close_timeout = config.shutdown_timeout;
     io.engine.origins = match &config.cors_origin {
         AllowedOrigins::Any => Origins::Any,

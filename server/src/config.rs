@@ -80,6 +80,8 @@ pub struct Config {
     pub database_url: Option<Secret>,
     /// Redis, if one is named.
     pub redis: Option<RedisSettings>,
+    /// Whether instances that share Redis serve each other's requests, so that a balancer may send any to any of them.
+    pub relay: bool,
 }
 
 /// How the log is written.
@@ -252,6 +254,7 @@ impl Config {
             data_dir: reader.text("DATA_DIR").into(),
             database_url: reader.secret("DATABASE_URL"),
             redis: reader.redis(),
+            relay: reader.switch("RELAY"),
         };
         let mut problems = reader.problems;
         if !embedded && config.jwt_secret.is_none() && !sources.names("JWT_SECRET") {
@@ -471,6 +474,7 @@ mod tests {
             data_dir: "./data".into(),
             database_url: None,
             redis: None,
+            relay: true,
         };
         assert_eq!(config, expected);
     }
@@ -497,6 +501,7 @@ mod tests {
             ("SHUTDOWN_TIMEOUT_MS", "10s", whole(0, 600_000)),
             ("SHUTDOWN_RECONNECT_MS", "-1", whole(0, 600_000)),
             ("JWT_REQUIRE_EXP", "yes", switch.clone()),
+            ("RELAY", "on", switch.clone()),
             ("AUTH_INVALID_TOKEN", "ignore", "reject or guest".to_owned()),
             ("GUEST_ROOMS", "1", switch),
             ("CORS_ORIGIN", "example.org", "* or origins like https://example.org separated by commas".to_owned()),

@@ -11,6 +11,7 @@ mod link;
 mod listener;
 mod nodes;
 mod outbox;
+mod relay;
 mod script;
 mod slots;
 mod task;
@@ -31,6 +32,7 @@ use nodes::Nodes;
 use outbox::Outbox;
 
 pub use outbox::Notice;
+pub use relay::RedisRelay;
 pub use script::Script;
 pub use unavailable::{Cause, Unavailable};
 

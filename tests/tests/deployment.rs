@@ -1,4 +1,4 @@
-//! The files under `deploy/`, each with the program it is for, in front of two instances.
+//! The files under `deploy/`, each with the program it is for, in front of several instances.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::fs;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use syncwatch_backends::{Postgres, Redis};
-use syncwatch_tests::{Client, Raw, Response, Server, create_room, until};
+use syncwatch_tests::{Client, Opcode, Raw, Response, Server, create_room, until};
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// A reverse proxy and the two instances behind it.
+/// A reverse proxy and the instances behind it.
 struct Site {
     servers: Vec<Server>,
     address: SocketAddr,
@@ -32,9 +32,9 @@ impl Drop for Site {
 }
 
 impl Site {
-    /// Starts two instances, and in front of them what `proxy` makes of a directory of its own, the address to listen on
-    /// and the addresses of the instances.
-    async fn behind(proxy: impl FnOnce(&Path, SocketAddr, [SocketAddr; 2]) -> Command) -> Self {
+    /// Starts instances, and in front of them what `proxy` makes of a directory of its own, the address to listen on and
+    /// the addresses of the instances.
+    async fn behind<const N: usize>(proxy: impl FnOnce(&Path, SocketAddr, [SocketAddr; N]) -> Command) -> Self {
         let (redis, postgres) = (Redis::start().unwrap(), Postgres::start().unwrap());
         let (redis_url, database_url) = (redis.url(), postgres.url());
         let env = [
@@ -43,10 +43,13 @@ impl Site {
             ("GUEST_ROOMS", "true"),
             ("TRUSTED_PROXIES", "127.0.0.1"),
         ];
-        let servers = vec![Server::with(&env).await, Server::with(&env).await];
+        let mut servers = Vec::new();
+        for _ in 0..N {
+            servers.push(Server::with(&env).await);
+        }
         let files = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = proxy(files.path(), address, [servers[0].addr(), servers[1].addr()]);
+        let mut command = proxy(files.path(), address, std::array::from_fn(|number| servers[number].addr()));
         let proxy = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let site = Self { servers, address, proxy, _files: files, _redis: redis, _postgres: postgres };
         until(SOON, "the proxy listens", || async { TcpStream::connect(address).is_ok() }).await;
@@ -77,6 +80,14 @@ impl Site {
         self.lets_people_in(&room).await;
         self.takes_polling("/").await;
         self.takes_polling("/watch/").await;
+        for base in ["/", "/", "/", "/watch/"] {
+            self.takes_upgrades(base).await;
+        }
+        let mut relayed = 0;
+        for server in &self.servers {
+            relayed += relayed_requests(server).await;
+        }
+        assert!(relayed > 0, "it sends requests to any instance");
         self.says_who_comes(&room).await;
         let body = "x".repeat(20_000);
         assert_eq!(self.post("/api/rooms", &body).await.status, 413, "the server's limit, not the proxy's");
@@ -126,6 +137,36 @@ impl Site {
         assert_eq!(self.post(&path, "1").await.text(), "ok");
     }
 
+    /// A client that polls first, whose WebSocket becomes its transport.
+    async fn takes_upgrades(&self, base: &str) {
+        let open = self.get(&format!("{base}socket.io/?EIO=4&transport=polling")).await;
+        let open: Value = serde_json::from_str(open.text().strip_prefix('0').unwrap()).unwrap();
+        let sid = open["sid"].as_str().unwrap();
+        let path = format!("{base}socket.io/?EIO=4&transport=polling&sid={sid}");
+        assert_eq!(self.post(&path, "40/sync,").await.text(), "ok");
+        assert!(self.get(&path).await.text().starts_with("40/sync,{"));
+        let mut raw = Raw::connect(self.address).await;
+        let websocket = format!("{base}socket.io/?EIO=4&transport=websocket&sid={sid}");
+        assert_eq!(raw.upgrade(&websocket, "").await.status, 101);
+        raw.text("2probe").await;
+        assert_eq!(raw.text_frame().await.as_deref(), Some("3probe"));
+        assert_eq!(self.get(&path).await.text(), "6");
+        raw.text("5").await;
+        for number in 1..=50 {
+            raw.text(&format!("42/sync,{number}[\"time:ping\",{{\"clientTime\":1}}]")).await;
+        }
+        let mut acks = Vec::new();
+        while acks.len() < 50 {
+            let packet = raw.text_frame().await.expect("the session lives");
+            if let Some(ack) = packet.strip_prefix("43/sync,") {
+                acks.push(ack.split('[').next().unwrap().parse::<u32>().unwrap());
+            }
+        }
+        assert_eq!(acks, (1..=50).collect::<Vec<_>>());
+        raw.send(Opcode::Close, true, &[]).await;
+        assert_eq!(raw.closed(SOON).await, None);
+    }
+
     /// A client that claims another address with each try is locked out like any other.
     async fn says_who_comes(&self, room: &Value) {
         let wrong = json!({ "roomCode": room["code"], "password": "open barley", "guestName": "Kassim" });
@@ -136,6 +177,13 @@ impl Site {
         let mut guesser = Client::through(self.address, Some("198.51.100.7")).await;
         assert_eq!(guesser.ask("room:join", wrong).await["error"]["code"], "RATE_LIMIT_EXCEEDED");
     }
+}
+
+/// How many requests an instance has passed on to others.
+async fn relayed_requests(server: &Server) -> u64 {
+    let metrics = Raw::get(server.addr(), "/metrics", "").await.text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("syncwatch_relayed_requests_total "));
+    line.unwrap().parse().unwrap()
 }
 
 fn file(name: &str) -> PathBuf {
@@ -154,13 +202,13 @@ fn with_addresses(name: &str, addresses: &[(&str, String)]) -> String {
 
 #[tokio::test]
 async fn nginx_passes_everything_on() {
-    let nginx = |files: &Path, address: SocketAddr, [one, two]: [SocketAddr; 2]| {
+    let nginx = |files: &Path, address: SocketAddr, [one, two, three]: [SocketAddr; 3]| {
         let site = with_addresses(
             "deploy/nginx.conf",
             &[
                 ("listen 80;", format!("listen {address};")),
                 ("127.0.0.1:4000", one.to_string()),
-                ("127.0.0.1:4001", two.to_string()),
+                ("127.0.0.1:4001", format!("{two}; server {three}")),
             ],
         );
         fs::write(files.join("site.conf"), site).unwrap();

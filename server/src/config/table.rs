@@ -450,6 +450,15 @@ pub const SETTINGS: &[Setting] = &[
         help: "Put before every Redis key",
         secret: false,
     },
+    Setting {
+        name: "RELAY",
+        flag: "relay",
+        group: STORAGE,
+        kind: Kind::Switch,
+        default: "true",
+        help: "Serve requests of sessions at other instances over Redis, so that balancers need not be sticky",
+        secret: false,
+    },
 ];
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub struct Metrics {
     event_seconds: Family<Label, Histogram, fn() -> Histogram>,
     refusals: Family<Label, Counter>,
     passwords: Family<Label, Counter>,
+    relayed: Counter,
+    relay_lines: Gauge,
     store_seconds: Family<LabelPair, Histogram, fn() -> Histogram>,
     drift_seconds: Histogram,
 }
@@ -82,6 +84,8 @@ impl Metrics {
             event_seconds: Family::new_with_constructor(short),
             refusals: Family::default(),
             passwords: Family::default(),
+            relayed: Counter::default(),
+            relay_lines: Gauge::default(),
             store_seconds: Family::new_with_constructor(short),
             drift_seconds: Histogram::new(DRIFT_SECONDS),
         };
@@ -95,6 +99,10 @@ impl Metrics {
         registry.register_with_unit("event", "Time to handle an event by name", Unit::Seconds, seconds);
         registry.register("refusals", "Clients turned away by reason", metrics.refusals.clone());
         registry.register("password_verifications", "Room passwords verified by result", metrics.passwords.clone());
+        let relayed = metrics.relayed.clone();
+        registry.register("relayed_requests", "Requests passed on to the instance of their session", relayed);
+        let lines = metrics.relay_lines.clone();
+        registry.register("relay_lines", "WebSockets carried between this instance and others", lines);
         let seconds = metrics.store_seconds.clone();
         registry.register_with_unit("store", "Time of store calls by operation and result", Unit::Seconds, seconds);
         let drift = metrics.drift_seconds.clone();
@@ -116,6 +124,13 @@ impl Metrics {
             let counter = self.refusals.get_or_create(&[("reason", reason)]);
             counter.inc_by(total.saturating_sub(counter.get()));
         }
+    }
+
+    /// Sets how many requests were passed on to other instances so far, and how many WebSockets are carried between them
+    /// and this one.
+    pub fn set_relayed(&self, requests: u64, lines: i64) {
+        self.relayed.inc_by(requests.saturating_sub(self.relayed.get()));
+        self.relay_lines.set(lines);
     }
 
     /// Counts an event from a client: its name, `ok` or its error code, and the time it took.
@@ -294,6 +309,8 @@ mod tests {
         metrics.set_connections(0, 1);
         metrics.set_refused_requests(1, 0);
         metrics.set_refused_requests(3, 0);
+        metrics.set_relayed(5, 2);
+        metrics.set_relayed(7, 1);
         metrics.event("room:join", "ok", Duration::from_millis(3));
         metrics.event("room:join", "ROOM_FULL", Duration::from_millis(1));
         metrics.refused(Refusal::Token);
@@ -317,6 +334,8 @@ mod tests {
                 "syncwatch_refusals_total{reason=\"origin\"} 3",
                 "syncwatch_refusals_total{reason=\"token\"} 1",
                 "syncwatch_password_verifications_total{result=\"wrong\"} 1",
+                "syncwatch_relayed_requests_total 7",
+                "syncwatch_relay_lines 1",
                 "syncwatch_store_seconds_count{operation=\"apply\",result=\"ok\"} 1",
                 "syncwatch_drift_seconds_sum 0.05",
                 "# TYPE syncwatch_events_total counter",

@@ -130,7 +130,10 @@ impl<A: Application> Receive for Shared<A> {
             tracing::debug!("a letter of this instance to itself was dropped");
             return;
         }
-        exchange.heard(from, losses);
+        if !exchange.hear(from, losses) {
+            tracing::debug!(instance = %from, "a letter of another instance was dropped: it is from before a loss");
+            return;
+        }
         match content {
             Content::Poll(_) | Content::Post(..) | Content::Unusable(_) | Content::Upgrade(_) => {
                 self.serve(exchange, from, id, content);
@@ -256,15 +259,21 @@ impl Exchange {
         let _deadlines = self.send(to, id, content);
     }
 
-    /// Takes note of a sign of life. A peer that has lost letters since the last one has ended what was under way.
-    fn heard(&self, from: Instance, losses: u32) {
-        let has_ended = self.under_way().peers.get_mut(&from).is_some_and(|peer| {
+    /// Takes note of a sign of life; false where it is older than a loss that is known. A peer that has lost letters since
+    /// the last one has ended what was under way.
+    fn hear(&self, from: Instance, losses: u32) -> bool {
+        let known = {
+            let mut under_way = self.under_way();
+            let Some(peer) = under_way.peers.get_mut(&from) else { return true };
             peer.heard = Some(Instant::now());
-            peer.losses.replace(losses).is_some_and(|known| known != losses)
-        });
-        if has_ended {
+            let known = peer.losses.unwrap_or(losses);
+            peer.losses = Some(known.max(losses));
+            known
+        };
+        if known < losses {
             self.end(from);
         }
+        known <= losses
     }
 
     /// Takes note of a request of a client here; `None` where there are too many.

@@ -1,5 +1,7 @@
 //! Targets for the core of `engineio`.
 
+mod letters;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +11,8 @@ use bytestring::ByteString;
 use engineio::{
     Action, Config, DecodeError, Frame, Input, Message, Packet, PostDrop, Session, Sid, Transport, WsFrame, payload,
 };
+
+pub use self::letters::engineio_letters;
 
 const MAX_PACKETS: usize = 4;
 const MAX_BUFFERED_BYTES: usize = 2048;

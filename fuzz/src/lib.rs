@@ -13,7 +13,7 @@
 mod engineio;
 mod socketio;
 
-pub use self::engineio::{engineio_payload, engineio_session};
+pub use self::engineio::{engineio_letters, engineio_payload, engineio_session};
 pub use self::socketio::{socketio_connection, socketio_packet};
 
 /// A target: panics when an invariant is broken.
@@ -21,6 +21,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("engineio_letters", engineio_letters),
     ("engineio_payload", engineio_payload),
     ("engineio_session", engineio_session),
     ("socketio_connection", socketio_connection),

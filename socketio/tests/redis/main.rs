@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use socketio::adapter::redis::{Mode, Redis, RedisConfig, Subscription};
-use socketio::server::NamespaceBuilder;
+use socketio::server::{Config, NamespaceBuilder};
 use socketio::{Ack, Io, Namespace, Socket};
 
 use crate::support::{Client, Server, config, fence, within};
@@ -54,8 +54,19 @@ impl Node {
     }
 
     async fn with(settings: RedisConfig, register: impl FnOnce(&mut NamespaceBuilder)) -> Self {
+        Self::run(settings, config(), register).await
+    }
+
+    /// An instance with other settings below.
+    async fn with_engine(settings: RedisConfig, change: impl FnOnce(&mut engineio::Config)) -> Self {
+        let mut config = config();
+        change(&mut config.engine);
+        Self::run(settings, config, handlers).await
+    }
+
+    async fn run(settings: RedisConfig, config: Config, register: impl FnOnce(&mut NamespaceBuilder)) -> Self {
         let redis = Redis::start(settings).unwrap();
-        let builder = Io::builder().config(config()).adapter(redis.adapter()).relay(redis.relay());
+        let builder = Io::builder().config(config).adapter(redis.adapter()).relay(redis.relay());
         let server = Server::with(builder.namespace("/", register).namespace("/chat", fence)).await;
         within("Redis", redis.ready()).await;
         Self { server, redis }

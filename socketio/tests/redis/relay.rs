@@ -5,7 +5,7 @@ use socketio::adapter::redis::RedisConfig;
 use syncwatch_backends::{Redis, RedisCluster};
 
 use crate::support::{Poller, until, within};
-use crate::{MODES, Node, settings};
+use crate::{MODES, Node, TIMEOUT, settings};
 
 /// Requests of a client that take turns between instances, then a WebSocket through one that has not its session.
 async fn suite(settings: impl Fn() -> RedisConfig) {
@@ -87,6 +87,25 @@ async fn without_redis_the_wrong_instance_says_so_and_the_right_one_goes_on() {
         assert_eq!(client.at(&two.server).get().await, r#"42["back"]"#);
         one.server.finish().await;
         two.server.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_nobody_has_is_told_by_its_channel() {
+    let (redis, cluster) = (Redis::start().unwrap(), RedisCluster::start().unwrap());
+    let mut all = MODES.map(|mode| settings(&redis, mode)).to_vec();
+    all.push(RedisConfig::cluster(cluster.urls()));
+    for settings in all {
+        let node = Node::with_engine(settings, |engine| {
+            // Nothing else ends the request.
+            engine.relay.ack_timeout = TIMEOUT * 10;
+        })
+        .await;
+        let client = Poller::open(&node.server).await.named(&"A".repeat(28));
+        let unknown = r#"{"code":1,"message":"Session ID unknown"}"#;
+        assert_eq!(client.answer("GET", "").await, (400, unknown.to_owned()));
+        assert_eq!(client.answer("POST", "3").await, (400, unknown.to_owned()));
+        node.server.finish().await;
     }
 }
 

@@ -32,6 +32,11 @@ pub(super) trait Receive: Send + Sync {
 
     /// Learns that messages, from here or to here, may have been lost, where it has asked for that.
     fn lost(&self) {}
+
+    /// Learns that nobody listens to a channel in which something was published, where it has asked for losses.
+    fn unheard(&self, channel: &str) {
+        let _ = channel;
+    }
 }
 
 enum Order {
@@ -269,6 +274,12 @@ impl Shared {
         }
     }
 
+    fn tell_unheard(&self, channel: &str, listeners: u64) {
+        if let (0, Some(receiver)) = (listeners, self.bereaved.get().and_then(Weak::upgrade)) {
+            receiver.unheard(channel);
+        }
+    }
+
     /// Takes account of what has come; false where there is no room for it.
     fn accept(&self, push: &PushInfo) -> bool {
         let bytes = payload_bytes(push);
@@ -288,7 +299,12 @@ impl Shared {
             Connection::Single(_) => {
                 let mut pipeline = Pipeline::with_capacity(batch.len());
                 batch.iter().for_each(|order| self.add(&mut pipeline, order));
-                if pipeline.is_empty() { Ok(()) } else { connection.run(&pipeline).await }
+                if !pipeline.is_empty() {
+                    let listeners: Vec<u64> = connection.run(&pipeline).await?;
+                    let channels = batch.iter().filter_map(Order::published_in);
+                    channels.zip(listeners).for_each(|(channel, listeners)| self.tell_unheard(channel, listeners));
+                }
+                Ok(())
             }
             // A pipeline stays within one slot. What is for one channel keeps its order, like everything from one task to
             // one room.
@@ -306,22 +322,25 @@ impl Shared {
                     }
                 }
                 let mut running = JoinSet::new();
-                for (_, pipeline) in channels {
+                for (channel, pipeline) in channels {
                     let mut connection = connection.clone();
-                    running.spawn(async move { connection.run::<()>(&pipeline).await });
+                    let channel = channel.to_owned();
+                    running.spawn(async move { Ok((channel, connection.run::<Vec<u64>>(&pipeline).await?)) });
                 }
                 while let Some(done) = running.join_next().await {
-                    done.unwrap_or_else(|_| Err(timed_out()))?;
+                    let (channel, listeners) = done.unwrap_or_else(|_| Err(timed_out()))?;
+                    listeners.into_iter().for_each(|listeners| self.tell_unheard(&channel, listeners));
                 }
                 Ok(())
             }
         }
     }
 
+    /// Adds an order, of whose answers only those to publishing are of interest: how many listen.
     fn add(&self, pipeline: &mut Pipeline, order: &Order) {
         match order {
             Order::Publish { channel, payload } => {
-                pipeline.cmd(self.kind.publish()).arg(&**channel).arg(payload.as_slice()).ignore();
+                pipeline.cmd(self.kind.publish()).arg(&**channel).arg(payload.as_slice());
             }
             Order::Subscribe(channel) => drop(pipeline.cmd(self.kind.subscribe()).arg(&**channel).ignore()),
             Order::Unsubscribe(channel) => drop(pipeline.cmd(self.kind.unsubscribe()).arg(&**channel).ignore()),
@@ -443,6 +462,13 @@ impl Order {
         match self {
             Self::Publish { channel, .. } | Self::Subscribe(channel) | Self::Unsubscribe(channel) => Some(channel),
             Self::Flushed(_) => None,
+        }
+    }
+
+    fn published_in(&self) -> Option<&str> {
+        match self {
+            Self::Publish { channel, .. } => Some(channel),
+            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Flushed(_) => None,
         }
     }
 

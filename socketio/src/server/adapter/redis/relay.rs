@@ -19,14 +19,14 @@ use super::link::{Link, Receive};
 #[derive(Clone)]
 pub struct RedisRelay {
     link: Arc<Link>,
-    prefix: Arc<str>,
     instance: Instance,
-    max_letter_bytes: usize,
     incoming: Arc<Incoming>,
 }
 
 /// What letters come in by.
 struct Incoming {
+    /// What channels of instances begin with.
+    prefix: String,
     mailroom: OnceLock<Mailroom>,
     max_letter_bytes: usize,
 }
@@ -39,12 +39,12 @@ impl fmt::Debug for RedisRelay {
 
 impl RedisRelay {
     pub(super) fn new(link: Arc<Link>, prefix: &str, instance: Instance, max_letter_bytes: usize) -> Self {
-        let incoming = Arc::new(Incoming { mailroom: OnceLock::new(), max_letter_bytes });
-        Self { link, prefix: prefix.into(), instance, max_letter_bytes, incoming }
+        let prefix = format!("{prefix}-relay#");
+        Self { link, instance, incoming: Arc::new(Incoming { prefix, mailroom: OnceLock::new(), max_letter_bytes }) }
     }
 
     fn channel(&self, instance: Instance) -> String {
-        format!("{}-relay#{instance}#", self.prefix)
+        format!("{}{instance}#", self.incoming.prefix)
     }
 
     fn receiver(&self) -> Weak<dyn Receive> {
@@ -66,7 +66,7 @@ impl Relay for RedisRelay {
     }
 
     fn send(&self, to: Instance, letter: Bytes) -> Result<(), Undelivered> {
-        if letter.len() > self.max_letter_bytes {
+        if letter.len() > self.incoming.max_letter_bytes {
             self.link.losses().count(1, "they are too large");
             return Err(Undelivered);
         }
@@ -89,6 +89,13 @@ impl Receive for Incoming {
         match self.mailroom.get() {
             Some(mailroom) if payload.len() <= self.max_letter_bytes => mailroom.deliver(payload.into()),
             Some(_) | None => tracing::debug!("a letter of another instance was dropped: it is too large"),
+        }
+    }
+
+    fn unheard(&self, channel: &str) {
+        let name = channel.strip_prefix(&*self.prefix).and_then(|name| name.strip_suffix('#'));
+        if let (Some(instance), Some(mailroom)) = (name.and_then(Instance::parse), self.mailroom.get()) {
+            mailroom.gone(instance);
         }
     }
 

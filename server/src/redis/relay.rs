@@ -49,17 +49,14 @@ struct Post {
 /// Letters that wait for Redis.
 #[derive(Debug, Default)]
 struct Outgoing {
-    letters: HashMap<Instance, Waiting>,
-    /// Those of them to whom nothing is on its way.
+    /// By the instance they are for, which is known for as long as there are some, or some are on their way.
+    letters: HashMap<Instance, VecDeque<Bytes>>,
+    /// Those of the instances to whom nothing is on its way.
     ready: VecDeque<Instance>,
     bytes: usize,
     /// Redis cannot be reached.
     is_down: bool,
 }
-
-/// Letters to one instance. It is known for as long as there are some, or some are on their way.
-#[derive(Debug, Default)]
-struct Waiting(VecDeque<Bytes>);
 
 impl Outgoing {
     fn push(&mut self, to: Instance, letter: Bytes) -> Result<(), Undelivered> {
@@ -68,20 +65,18 @@ impl Outgoing {
             return Err(Undelivered);
         }
         self.bytes = bytes;
-        self.letters.entry(to).or_insert_with(|| {
+        let letters = self.letters.entry(to).or_insert_with(|| {
             self.ready.push_back(to);
-            Waiting::default()
+            VecDeque::new()
         });
-        if let Some(Waiting(letters)) = self.letters.get_mut(&to) {
-            letters.push_back(letter);
-        }
+        letters.push_back(letter);
         Ok(())
     }
 
     /// Takes letters to an instance to whom nothing is on its way, as one message.
     fn take(&mut self) -> Option<(Instance, Bytes)> {
         let to = self.ready.pop_front()?;
-        let Waiting(letters) = self.letters.get_mut(&to)?;
+        let letters = self.letters.get_mut(&to)?;
         let mut bundle = BytesMut::new();
         while let Some(next) = letters.front()
             && (bundle.is_empty() || bundle.len() + next.len() <= BUNDLE_BYTES)
@@ -97,10 +92,10 @@ impl Outgoing {
 
     /// Takes note that nothing is on its way to an instance any more.
     fn arrived(&mut self, to: Instance) {
-        if self.letters.get(&to).is_some_and(|Waiting(letters)| letters.is_empty()) {
-            self.letters.remove(&to);
-        } else if self.letters.contains_key(&to) {
-            self.ready.push_back(to);
+        match self.letters.get(&to).map(VecDeque::is_empty) {
+            Some(true) => drop(self.letters.remove(&to)),
+            Some(false) => self.ready.push_back(to),
+            None => {}
         }
     }
 

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use super::super::mailbox::Reply;
 use super::super::polling::{self, BodyError, Reading};
 use super::super::{Application, Body, Reset, Server, accept_websocket, empty, websocket};
+use super::exchange::{Exchange, Held};
 use super::letter::{Answer, Content, Toward};
 use super::line::carry;
-use super::{Exchange, Held, Pending};
 use crate::error::RequestError;
 use crate::handshake::{Instance, Intent, Sid};
 use crate::session::{PostDrop, Refusal};
@@ -165,13 +165,6 @@ impl<A: Application> Server<A> {
             }
         });
         Ok(response)
-    }
-}
-
-impl Pending {
-    /// Needs no answer any more.
-    fn settle(self) {
-        let _settled = self.exchange.forget_asked(self.to, self.id);
     }
 }
 

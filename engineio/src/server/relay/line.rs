@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::websocket::Scratch;
-use super::Exchange;
+use super::exchange::Exchange;
 use super::letter::{Content, Part, Toward};
 use crate::handshake::Instance;
 
@@ -156,7 +156,7 @@ impl Drop for End {
         if self.disowned {
             return;
         }
-        let known = self.exchange.forget_line(self.with, self.id, self.hears).is_some();
+        let known = self.exchange.forget_line(self.with, self.id, self.hears);
         if known && !(self.flow.ended_in && self.flow.ended_out) {
             self.exchange.tell(self.with, self.id, Content::Line(self.hears.other(), 0, Part::Broken));
         }

@@ -129,7 +129,6 @@ impl std::ops::DerefMut for Node {
 impl Node {
     async fn start(network: &Arc<Network>, number: u8, change: impl Fn(&mut Config)) -> Self {
         let mut config = Config::default();
-        config.relay.silence_timeout = Duration::from_secs(2);
         change(&mut config);
         let name = Instance::from_random([number; 6]);
         let relay = Arc::new(Post { name, network: Arc::clone(network) });
@@ -144,6 +143,11 @@ impl Node {
     async fn pair_with(change: impl Fn(&mut Config)) -> (Self, Self) {
         let network = Arc::default();
         (Self::start(&network, 1, &change).await, Self::start(&network, 2, &change).await)
+    }
+
+    /// A pair that soon notices that an instance is silent.
+    async fn attentive_pair() -> (Self, Self) {
+        Self::pair_with(|config| config.relay.silence_timeout = Duration::from_secs(1)).await
     }
 
     /// A poll through this instance that waits at its session.
@@ -381,7 +385,7 @@ async fn a_lost_letter_ends_the_request_and_the_session() {
 
 #[tokio::test]
 async fn a_poll_ends_when_its_instance_falls_silent() {
-    let (owner, front) = Node::pair().await;
+    let (owner, front) = Node::attentive_pair().await;
     let client = Polling::open(&owner).await;
     let mut poll = front.foreign_poll(&client).await;
     owner.network.cut_off(&owner);
@@ -390,7 +394,7 @@ async fn a_poll_ends_when_its_instance_falls_silent() {
 
 #[tokio::test]
 async fn a_session_ends_when_the_instance_that_polls_for_it_falls_silent() {
-    let (mut owner, front) = Node::pair().await;
+    let (mut owner, front) = Node::attentive_pair().await;
     let client = Polling::open(&owner).await;
     let _poll = front.foreign_poll(&client).await;
     front.network.cut_off(&front);
@@ -410,7 +414,7 @@ async fn a_relay_that_has_lost_letters_ends_what_is_under_way() {
 
 #[tokio::test]
 async fn an_instance_learns_that_another_one_has_lost_letters() {
-    let (mut owner, front) = Node::pair().await;
+    let (mut owner, front) = Node::attentive_pair().await;
     let client = Polling::open(&owner).await;
     let mut poll = front.foreign_poll(&client).await;
     let mailroom = owner.network.mailrooms.lock().unwrap()[&owner.name].clone();
@@ -712,7 +716,7 @@ async fn a_line_that_loses_a_letter_is_closed_at_both_ends() {
 #[tokio::test]
 async fn a_line_whose_other_end_falls_silent_is_closed() {
     for dead in ["owner", "front"] {
-        let (mut owner, front) = Node::pair().await;
+        let (mut owner, front) = Node::attentive_pair().await;
         let (_, mut ws) = upgraded(&owner, &front).await;
         owner.network.cut_off(if dead == "owner" { &owner } else { &front });
         assert_eq!(ws.read().await, None);

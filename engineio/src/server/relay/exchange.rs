@@ -229,13 +229,9 @@ impl Exchange {
                 !broken && fits && parts.try_send((number, part)).is_ok()
             })
         };
-        match known {
-            Some(true) => {}
+        if known == Some(false) {
             // Too much of it, or the end: whoever reads the line learns of it.
-            Some(false) => {
-                self.forget_line(from, id, toward);
-            }
-            None => {}
+            self.forget_line(from, id, toward);
         }
         if known != Some(true) && !broken {
             self.tell(from, id, Content::Line(toward.other(), 0, Part::Broken));

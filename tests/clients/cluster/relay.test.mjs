@@ -2,70 +2,34 @@
 //
 //   CLUSTER_BIN=path/to/example/cluster node --test
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { io } from 'socket.io-client';
 import { startBalancer } from './balancer.mjs';
+import { freePort, start, startRedis, until } from './processes.mjs';
 
 const CLIENTS = 12;
 const MESSAGES = 40;
 
-async function until(what, condition, seconds = 30) {
-  const end = Date.now() + seconds * 1000;
-  while (!(await condition())) {
-    assert.ok(Date.now() < end, `waited in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-
-async function freePort() {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
-}
-
-const isUp = (port) =>
-  new Promise((resolve) => {
-    const probe = connect(port, '127.0.0.1', () => (probe.destroy(), resolve(true)));
-    probe.on('error', () => resolve(false));
-  });
-
-async function start(command, args, port) {
-  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit'] });
-  process.on('exit', () => child.kill('SIGKILL'));
-  await until(`${command} to listen`, () => isUp(port));
-  return child;
-}
-
 for (const mode of ['classic', 'sharded']) {
   describe(`three servers, ${mode}`, () => {
-    let children, directory, ports, url, balancer;
+    let redis, kills, balancer, url;
 
     before(async () => {
-      directory = mkdtempSync(join(tmpdir(), 'relay-'));
-      const redis = await freePort();
-      children = [await start('redis-server', ['--port', redis, '--save', '', '--dir', directory], redis)];
-      ports = [];
-      for (let i = 0; i < 3; i++) {
+      redis = await startRedis();
+      kills = [];
+      const ports = [];
+      for (let instance = 0; instance < 3; instance++) {
         const port = await freePort();
-        children.push(await start(process.env.CLUSTER_BIN, [port, `redis://127.0.0.1:${redis}`, mode], port));
+        kills.push(await start(process.env.CLUSTER_BIN, [port, redis.url, mode], port));
         ports.push(port);
       }
       balancer = await startBalancer(ports);
       url = `http://127.0.0.1:${balancer.port}`;
     });
-    after(() => {
+    after(async () => {
       balancer.close();
-      for (const child of children) child.kill('SIGKILL');
-      rmSync(directory, { recursive: true });
+      for (const kill of kills) await kill();
+      await redis.end();
     });
 
     /** A client in the lobby that keeps what is said there, by whom. */
@@ -137,7 +101,7 @@ for (const mode of ['classic', 'sharded']) {
       const all = await members(t, { reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 200 });
       await until('all upgrades', () => all.every(({ transport }) => transport() === 'websocket'));
       const ids = all.map(({ socket }) => socket.id);
-      children.at(-1).kill('SIGKILL');
+      await kills.at(-1)();
       await until('some to come back', () => all.some(({ socket, reasons }) => reasons.length > 0 && socket.connected));
       await until(
         'everybody to be there',

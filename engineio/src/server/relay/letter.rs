@@ -1,7 +1,8 @@
 //! What instances write to each other, as bytes.
 //!
 //! A letter is a version, a kind, the name of its sender and how often that has lost letters, the number of the request
-//! or line it is about, and what the kind has to say; numbers are big-endian. Reading is total: whatever is no letter is an [`Unreadable`].
+//! or line it is about, and what the kind has to say; numbers are big-endian. Reading is total: whatever is no letter is
+//! an [`Unreadable`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;

@@ -163,8 +163,8 @@ impl Drop for End {
     }
 }
 
-/// How long a line may go on once one direction has ended, or its session is over, before the line is cut: longer than a WebSocket takes to
-/// say goodbye.
+/// How long a line may go on once one direction has ended, or its session is over, before it is cut: longer than a
+/// WebSocket takes to say goodbye.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Carries what a connection says to the other end of its line, and what comes from there to the connection, until both

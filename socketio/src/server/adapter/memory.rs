@@ -13,8 +13,9 @@ use crate::server::socket::{Room, Socket};
 
 /// The sockets and rooms of one namespace in this instance.
 ///
-/// Rooms come into being with their first member and go with their last. No method waits. Maps are sharded by room. A broadcast takes a snapshot of the room's members, which is kept until the room changes,
-/// so no lock is held while it fans out.
+/// Rooms come into being with their first member and go with their last. No method waits. Maps are sharded by room. A
+/// broadcast takes a snapshot of the room's members, which is kept until the room changes, so none of their locks is held
+/// while it fans out.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Memory {
     everyone: Mutex<Members>,

@@ -276,6 +276,10 @@ async fn a_redis_that_pauses_delays_events_and_loses_none() {
     // One that has died for a moment, too, and has forgotten everything: nobody can tell what others had added last.
     redis.kill().unwrap();
     until("the loss to be seen", || !one.redis.is_connected() && !two.redis.is_connected()).await;
+    redis.restart().unwrap();
+    until("the loss to be told", || (one.redis.lost(), two.redis.lost()) == (1, 1)).await;
+    redis.kill().unwrap();
+    until("the loss to be seen", || !one.redis.is_connected() && !two.redis.is_connected()).await;
     one.cast("waits");
     redis.restart().unwrap();
     gets(&mut a, "waits").await;
@@ -357,6 +361,27 @@ async fn what_a_client_has_received_long_ago_needs_no_event_that_is_gone() {
     // The stream keeps little more than it has to: Redis takes whole blocks of a hundred out of it.
     let long = || redis.cli(&["xlen", "socket.io-stream#/#"]).unwrap().trim().parse::<usize>().unwrap();
     until("the stream to be short", || long() <= 10 + 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_is_too_far_behind_says_so() {
+    let redis = syncwatch_backends::Redis::start().unwrap();
+    let node = Node::start(settings(&redis, Mode::Classic)).await;
+    let (mut client, session) = node.client(&redis).await;
+    node.cast("first");
+    let offset = gets(&mut client, "first").await;
+    // More entries at once than the stream keeps.
+    let data = r#"{"uid":"x","nsp":"/","type":3,"data":{"opts":{"rooms":[],"except":[],"flags":{}},"packet":{"type":2,"nsp":"/","data":["e",1]}}}"#;
+    let script = "for n = 1, 9 do redis.call('XADD', KEYS[1], '*', 'uid', 'x', 'number', n, 'data', ARGV[1]) end \
+        redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', 1)";
+    redis.cli(&["eval", script, "1", "socket.io-stream#/#", data]).unwrap();
+    assert!(client.text().await.starts_with(r#"42["e",1,""#));
+    assert_eq!(node.redis.lost(), 1);
+    drop(client);
+    until("the cut", || node.root().is_empty()).await;
+    let (_client, replayed, other) = back(&node.server, &session, Some(&offset)).await;
+    assert!(replayed.is_empty());
+    assert_ne!(other.pid, session.pid);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -251,7 +251,8 @@ impl Stream {
     /// Waits until Redis takes a write.
     async fn come_back(&self) {
         let mut write = Pipeline::new();
-        write.cmd("SET").arg(format!("{}probe", self.key)).arg("").arg("PX").arg(BLOCK.as_millis() as u64).ignore();
+        // On the node of a cluster that has the stream.
+        write.cmd("SET").arg(format!("{{{}}}probe", self.key)).arg("").arg("PX").arg(BLOCK.as_millis() as u64).ignore();
         loop {
             let mut connection = self.link.connected().await;
             match timeout(self.patience, connection.run::<()>(&write)).await {
@@ -266,7 +267,14 @@ impl Stream {
 
     /// Reads the stream, for ever.
     pub(super) async fn read(self: Arc<Self>) {
-        let mut reader = Reader { stream: &self, at: None, writers: HashMap::new(), fails: false };
+        let mut reader = Reader {
+            stream: &self,
+            at: Position::default(),
+            is_anchored: false,
+            has_begun: false,
+            writers: HashMap::new(),
+            fails: false,
+        };
         loop {
             let Err(error) = reader.follow().await;
             // Nobody gets anything meanwhile, so somebody has to know.
@@ -289,8 +297,12 @@ struct Facts {
 
 struct Reader<'a> {
     stream: &'a Stream,
-    /// The last entry that was read.
-    at: Option<Position>,
+    /// Everything up to here has been read.
+    at: Position,
+    /// There was an entry at that position.
+    is_anchored: bool,
+    /// It is known where the stream begins.
+    has_begun: bool,
     /// The last number of each instance.
     writers: HashMap<Box<str>, u64>,
     /// Nothing has been read since the last failure.
@@ -302,37 +314,33 @@ impl Reader<'_> {
         let Stream { local, link, key, .. } = self.stream;
         let mut connection = link.connect_to_read(READ_TIMEOUT).await?;
         let Facts { newest, floor } = facts(&mut connection, key).await?;
-        let at = match self.at {
-            Some(at) => {
-                // What was behind the last entry is gone, or the stream is another one.
-                if floor > at || (floor < at && !has(&mut connection, key, at).await?) {
-                    link.losses().count(1, "it has lost events before they were read");
-                    local.events_lost();
-                }
-                at
-            }
-            None => {
-                local.begin(floor);
-                floor
-            }
-        };
-        self.at = Some(at);
+        if !std::mem::replace(&mut self.has_begun, true) {
+            local.begin(floor);
+            self.at = floor;
+        }
         let mut trimmed = (Instant::now(), floor);
         loop {
-            let at = self.at.unwrap_or(at);
-            if at >= newest {
-                self.begin();
+            let (entries, is_complete) = if self.is_anchored {
+                read_on(&mut connection, key, self.at).await?
+            } else {
+                (read(&mut connection, key, self.at).await?, true)
+            };
+            if !is_complete {
+                // Once, until there is another entry to go on from.
+                self.is_anchored = false;
+                link.losses().count(1, "it has lost events before they were read");
+                local.events_lost();
             }
-            let entries = read(&mut connection, key, at).await?;
             if entries.is_empty() {
                 self.begin();
+                wait(&mut connection, key, self.at).await?;
             }
             for (id, fields) in entries {
                 let Ok(position) = id.parse::<Position>() else { continue };
                 if position > newest {
                     self.begin();
                 }
-                self.at = Some(position);
+                (self.at, self.is_anchored) = (position, true);
                 self.take(position, fields);
                 // It may have gone to thousands.
                 tokio::task::yield_now().await;
@@ -408,18 +416,29 @@ impl Stream {
 /// An entry of a stream: its id, then names and values of its fields.
 type Entry = (String, Vec<Vec<u8>>);
 
+/// Reads what is behind a position.
 async fn read(connection: &mut Connection, key: &str, after: Position) -> RedisResult<Vec<Entry>> {
-    let mut command = cmd("XREAD");
-    command.arg("COUNT").arg(READ).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(key);
-    let streams: Option<HashMap<String, Vec<Entry>>> = connection.call(command.arg(after.to_string())).await?;
-    Ok(streams.into_iter().flatten().flat_map(|(_, entries)| entries).collect())
+    connection.call(cmd("XRANGE").arg(key).arg(format!("({after}")).arg("+").arg("COUNT").arg(READ)).await
 }
 
-/// Tells whether an entry is there.
-async fn has(connection: &mut Connection, key: &str, at: Position) -> RedisResult<bool> {
-    let id = at.to_string();
-    let entries: Vec<Entry> = connection.call(cmd("XRANGE").arg(key).arg(&id).arg(&id)).await?;
-    Ok(!entries.is_empty())
+/// Reads what is behind an entry; false where that is gone and others may be with it, since there were too many or the
+/// stream is another one.
+async fn read_on(connection: &mut Connection, key: &str, after: Position) -> RedisResult<(Vec<Entry>, bool)> {
+    let mut command = cmd("XRANGE");
+    command.arg(key).arg(after.to_string()).arg("+").arg("COUNT").arg(READ + 1);
+    let mut entries: Vec<Entry> = connection.call(&command).await?;
+    let is_complete = entries.first().is_some_and(|(id, _)| id.parse() == Ok(after));
+    if is_complete {
+        entries.remove(0);
+    }
+    Ok((entries, is_complete))
+}
+
+/// Waits until there is something behind a position, or for a while.
+async fn wait(connection: &mut Connection, key: &str, after: Position) -> RedisResult<()> {
+    let mut command = cmd("XREAD");
+    command.arg("COUNT").arg(1).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(key);
+    connection.call::<Value>(command.arg(after.to_string())).await.map(drop)
 }
 
 async fn facts(connection: &mut Connection, key: &str) -> RedisResult<Facts> {

@@ -170,7 +170,8 @@ impl IoBuilder {
     /// With an [`adapter`](Self::adapter) that can do it, as that for Redis, clients come back to any instance, also from
     /// one that has died. Of what the application keeps, [`Socket::set_data`] comes along then and [`Socket::insert`] does
     /// not; and an event has its place among those of all instances before it is sent to anybody, so that events with an
-    /// ack, acks and volatile events may come before one that was sent earlier.
+    /// ack, acks and volatile events may come before one that was sent earlier, and whoever joins or leaves a room right
+    /// after an event to it was sent may get it or not. A disconnect still comes behind what was sent before.
     #[must_use]
     pub fn recovery(mut self, config: RecoveryConfig) -> Self {
         self.recovery = Some(config);

@@ -121,6 +121,11 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// Runs something once all events have been placed, or given up, that this instance has sent so far. Default: at once.
+    fn when_placed(&self, then: Box<dyn FnOnce() + Send>) {
+        then();
+    }
+
     /// Returns how long to wait for what other instances know by themselves. Default: 5 s, as in the reference.
     fn request_timeout(&self) -> Duration {
         Duration::from_secs(5)

@@ -601,14 +601,26 @@ impl Socket {
     /// Disconnects the socket from its namespace with a DISCONNECT packet; with `close` the whole client, whose other
     /// sockets leave in the same way. What was emitted before still goes out.
     pub fn disconnect(&self, close: bool) {
-        // An error means that it is gone already.
-        let _gone = self.shared.link.mail(Mail::Disconnect { slot: self.shared.slot, close }, 0);
+        let (link, slot) = (self.shared.link.clone(), self.shared.slot);
+        self.behind_events(move || {
+            // An error means that it is gone already.
+            let _gone = link.mail(Mail::Disconnect { slot, close }, 0);
+        });
+    }
+
+    /// Runs something behind the events sent so far, which may have to be given their places first.
+    fn behind_events(&self, then: impl FnOnce() + Send + 'static) {
+        match self.shared.namespace.shared().adapter() {
+            Some(adapter) => adapter.when_placed(Box::new(then)),
+            None => then(),
+        }
     }
 
     /// Closes the client's connection without a DISCONNECT packet, as a server does that goes away: the published clients
     /// come back from that by themselves. The reason is [`DisconnectReason::ServerShuttingDown`].
     pub fn close_connection(&self) {
-        self.shut_down();
+        let socket = self.clone();
+        self.behind_events(move || socket.shut_down());
     }
 
     /// Sends a packet that asks for an ack; where the socket is gone its asker is dropped.
@@ -786,8 +798,10 @@ impl Socket {
         }
     }
 
-    pub(super) fn raw_data(&self) -> Option<Box<RawValue>> {
-        self.state().data.clone()
+    /// Returns the rooms and the data; `None` where the socket has left for good.
+    pub(super) fn belongings(&self) -> Option<(Vec<Room>, Option<Box<RawValue>>)> {
+        let state = self.state();
+        (!state.gone).then(|| (state.rooms.clone(), state.data.clone()))
     }
 }
 

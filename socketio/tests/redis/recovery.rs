@@ -352,8 +352,12 @@ async fn what_a_client_has_received_long_ago_needs_no_event_that_is_gone() {
     // And one that has missed more than is kept begins anew.
     drop(client);
     until("the cut", || two.root().is_empty()).await;
+    let (mut witness, _) = one.client(&redis).await;
     for _ in 0..1_000 {
         two.cast("missed");
+    }
+    for _ in 0..1_000 {
+        gets(&mut witness, "missed").await;
     }
     let (_client, replayed, other) = back(&one.server, &session, Some(&offset)).await;
     assert!(replayed.is_empty());
@@ -361,6 +365,51 @@ async fn what_a_client_has_received_long_ago_needs_no_event_that_is_gone() {
     // The stream keeps little more than it has to: Redis takes whole blocks of a hundred out of it.
     let long = || redis.cli(&["xlen", "socket.io-stream#/#"]).unwrap().trim().parse::<usize>().unwrap();
     until("the stream to be short", || long() <= 10 + 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_before_a_disconnect_comes_before_it() {
+    let redis = syncwatch_backends::Redis::start().unwrap();
+    let mut settings = settings(&redis, Mode::Classic);
+    settings.request_timeout = Duration::from_millis(300);
+    let node = Node::start(settings).await;
+    for is_paused in [false, true] {
+        let (mut client, _) = node.client(&redis).await;
+        let [socket] = &node.server.sockets(1).await[..] else { panic!("one socket") };
+        if is_paused {
+            redis.pause().unwrap();
+        }
+        socket.emit("bye", ()).unwrap();
+        socket.disconnect(true);
+        gets(&mut client, "bye").await;
+        client.expect(["41"]).await;
+        client.expect_end().await;
+        if is_paused {
+            redis.resume().unwrap();
+        }
+        node.server.emptied().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_instance_knows_that_it_does_not_know_all() {
+    let redis = syncwatch_backends::Redis::start().unwrap();
+    let one = Node::start(settings(&redis, Mode::Classic)).await;
+    let (mut client, session) = one.client(&redis).await;
+    one.cast("one");
+    let offset = gets(&mut client, "one").await;
+    drop(client);
+    until("the cut", || one.root().is_empty()).await;
+    for _ in 0..5 {
+        one.cast("missed");
+    }
+    let long = || redis.cli(&["xlen", "socket.io-stream#/#"]).unwrap().trim() == "6";
+    until("all to be in the stream", long).await;
+    redis.cli(&["xtrim", "socket.io-stream#/#", "MAXLEN", "=", "2"]).unwrap();
+    let two = Node::start(settings(&redis, Mode::Classic)).await;
+    let (_client, replayed, other) = back(&two.server, &session, Some(&offset)).await;
+    assert!(replayed.is_empty());
+    assert_ne!(other.pid, session.pid);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,6 +467,12 @@ async fn a_redis_that_has_forgotten_sessions_is_told_again() {
     let key = format!("socket.io-session#/#{}", session.pid);
     redis.cli(&["del", &key]).unwrap();
     while redis.cli(&["exists", &key]).unwrap().trim() == "0" {
+        assert_eq!(client.text().await, "2");
+        client.send("3").await;
+    }
+    // One that knows an older state, as a replica may that has taken over, too.
+    redis.cli(&["hset", &key, "generation", "0"]).unwrap();
+    while redis.cli(&["hget", &key, "generation"]).unwrap().trim() == "0" {
         assert_eq!(client.text().await, "2");
         client.send("3").await;
     }

@@ -64,8 +64,9 @@
 //! status 503, and one that is under way ends.
 //!
 //! With recovery events wait for Redis as long as [`request_timeout`](RedisConfig::request_timeout), so that a short outage
-//! only delays them; after that they go to the sockets of this instance alone, as above. Clients that come back while Redis is
-//! away begin anew.
+//! only delays them; after that they go to the sockets of this instance alone, as above. Where Redis has taken one of those
+//! after all, the other instances get it, and so does a client of this one that comes back, once more. Clients that come
+//! back while Redis is away begin anew.
 //!
 //! # Limits
 //!
@@ -519,6 +520,13 @@ impl Adapter for RedisAdapter {
 
     fn recovers(&self) -> bool {
         self.recovery.is_some()
+    }
+
+    fn when_placed(&self, then: Box<dyn FnOnce() + Send>) {
+        match &self.recovery {
+            Some(Recovery { stream, .. }) => stream.when_placed(then),
+            None => then(),
+        }
     }
 
     fn claim_session<'a>(&'a self, pid: &'a str) -> Pin<Box<dyn Future<Output = Option<SessionRecord>> + Send + 'a>> {

@@ -1,7 +1,7 @@
 //! What has become of sessions that instances share, until an adapter has noted it down.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,8 +56,8 @@ impl SessionRecord {
 
     fn of(pid: &str, socket: &Socket, kept_for: Duration) -> Option<Self> {
         let (generation, seen) = socket.standing()?;
-        let record = Self::new(pid, generation, socket.id().as_str(), seen);
-        Some(Self { rooms: socket.rooms(), data: socket.raw_data(), kept_for, ..record })
+        let (rooms, data) = socket.belongings()?;
+        Some(Self { rooms, data, kept_for, ..Self::new(pid, generation, socket.id().as_str(), seen) })
     }
 }
 
@@ -143,6 +143,8 @@ pub(in crate::server) struct Changes {
 #[derive(Debug, Default)]
 struct Waiting {
     by_pid: HashMap<ByteString, Pending, RandomState>,
+    /// The same, the oldest first.
+    order: VecDeque<ByteString>,
     /// Changes that are being noted down.
     taken: usize,
 }
@@ -155,21 +157,25 @@ impl Changes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // The innermost lock of all. Nothing under it can panic halfway.
+        // Only what a socket's session has seen is locked within it. Nothing under it can panic halfway.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, pid: ByteString, change: Pending) {
         let mut waiting = self.lock();
         let full = waiting.by_pid.len() >= self.max;
-        match waiting.by_pid.entry(pid) {
+        let Waiting { by_pid, order, .. } = &mut *waiting;
+        match by_pid.entry(pid) {
             Entry::Occupied(mut known) => {
                 if change.rank() >= known.get().rank() {
                     known.insert(change);
                 }
             }
             Entry::Vacant(_) if full => tracing::debug!("a session is not noted down: too many are waiting"),
-            Entry::Vacant(free) => drop(free.insert(change)),
+            Entry::Vacant(free) => {
+                order.push_back(free.key().clone());
+                free.insert(change);
+            }
         }
         drop(waiting);
         self.grown.notify_one();
@@ -212,10 +218,11 @@ impl Changes {
     pub(in crate::server) fn take(&self, max: usize) -> Vec<SessionChange> {
         let pending: Vec<_> = {
             let mut waiting = self.lock();
-            let some: Vec<ByteString> = waiting.by_pid.keys().take(max).cloned().collect();
-            let taken = some.into_iter().filter_map(|pid| waiting.by_pid.remove_entry(&pid)).collect::<Vec<_>>();
-            waiting.taken += taken.len();
-            taken
+            let Waiting { by_pid, order, taken } = &mut *waiting;
+            let some = order.drain(..max.min(order.len()));
+            let pending = some.filter_map(|pid| by_pid.remove_entry(&pid)).collect::<Vec<_>>();
+            *taken += pending.len();
+            pending
         };
         let count = pending.len();
         // Without the lock, since sockets have locks of their own.
@@ -251,7 +258,10 @@ impl Changes {
                 let newer =
                     waiting.by_pid.get(change.pid()).is_some_and(|known| known.rank() > (change.generation(), 0));
                 if !newer {
-                    waiting.by_pid.insert(change.pid().into(), Pending::Told(change));
+                    let pid = ByteString::from(change.pid());
+                    if waiting.by_pid.insert(pid.clone(), Pending::Told(change)).is_none() {
+                        waiting.order.push_back(pid);
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisResult, cmd};
+use redis::{Cmd, RedisError, cmd};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
@@ -61,16 +61,6 @@ struct State {
     data: Option<Box<RawValue>>,
 }
 
-/// What has come of a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Noted {
-    Done,
-    /// The session has been taken over.
-    Superseded,
-    /// There is no such session.
-    Forgotten,
-}
-
 impl Sessions {
     /// `None` where recovery is off, or there is no randomness.
     pub(super) fn new(local: &Local, link: &Arc<Link>, config: &RedisConfig) -> Option<Self> {
@@ -97,67 +87,50 @@ impl Sessions {
             let changes = self.local.session_changes(BATCH).await;
             let connection = self.link.connected().await;
             let count = changes.len();
-            match self.note_all(&connection, &changes).await {
-                Ok(noted) => {
-                    fails = false;
-                    for (change, noted) in changes.iter().zip(noted) {
-                        match noted {
-                            Noted::Done => {}
-                            Noted::Superseded => {
-                                self.local.session_superseded(change.pid(), change.generation().saturating_add(1));
-                            }
-                            Noted::Forgotten => self.local.session_forgotten(change.pid()),
-                        }
-                    }
-                    self.local.noted(count, Vec::new());
-                }
-                Err(error) => {
+            let (left, failure) = self.note_all(&connection, changes).await;
+            self.local.noted(count, left);
+            match failure {
+                None => fails = false,
+                Some(error) => {
                     if std::mem::replace(&mut fails, true) {
                         tracing::debug!(%error, "sessions cannot be noted down yet");
                     } else {
                         tracing::warn!(%error, "sessions cannot be noted down: clients may not come back");
                     }
-                    self.local.noted(count, changes);
                     sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    async fn note_all(&self, connection: &Connection, changes: &[SessionChange]) -> RedisResult<Vec<Noted>> {
-        let commands = changes.iter().map(|change| self.command(change));
-        let answers: Vec<i64> = match connection {
-            Connection::Single(_) => {
-                let mut pipeline = Pipeline::with_capacity(changes.len());
-                for command in commands {
-                    pipeline.add_command(command);
+    /// Notes down changes together; returns those that have to be tried again, and why.
+    async fn note_all(
+        &self,
+        connection: &Connection,
+        changes: Vec<SessionChange>,
+    ) -> (Vec<SessionChange>, Option<RedisError>) {
+        let mut running = JoinSet::new();
+        for change in changes {
+            let (mut connection, command) = (connection.clone(), self.command(&change));
+            running.spawn(async move { (change, connection.call::<i64>(&command).await) });
+        }
+        let (mut left, mut failure) = (Vec::new(), None);
+        while let Some(answered) = running.join_next().await {
+            match answered {
+                Ok((change, Ok(0))) => {
+                    self.local.session_superseded(change.pid(), change.generation().saturating_add(1));
                 }
-                connection.clone().run(&pipeline).await?
+                Ok((change, Ok(..0))) => self.local.session_forgotten(change.pid()),
+                Ok((_, Ok(_))) => {}
+                Ok((change, Err(error))) => {
+                    left.push(change);
+                    failure = Some(error);
+                }
+                // Nothing there panics, and nobody cancels it.
+                Err(_) => {}
             }
-            // Each key has a slot of its own.
-            Connection::Cluster(_) => {
-                let mut running = JoinSet::new();
-                for (at, command) in commands.enumerate() {
-                    let mut connection = connection.clone();
-                    running.spawn(async move { (at, connection.call(&command).await) });
-                }
-                let mut answers = vec![1; changes.len()];
-                while let Some(answered) = running.join_next().await {
-                    if let Ok((at, answer)) = answered
-                        && let Some(slot) = answers.get_mut(at)
-                    {
-                        *slot = answer?;
-                    }
-                }
-                answers
-            }
-        };
-        let noted = answers.into_iter().map(|answer| match answer {
-            0 => Noted::Superseded,
-            ..0 => Noted::Forgotten,
-            _ => Noted::Done,
-        });
-        Ok(noted.collect())
+        }
+        (left, failure)
     }
 
     fn command(&self, change: &SessionChange) -> Cmd {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Pipeline, RedisResult, Value, cmd};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::connection::Connection;
 use super::link::Link;
@@ -33,11 +33,16 @@ const READ: usize = 256;
 const BLOCK: Duration = Duration::from_secs(1);
 /// How long an answer to a read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(6);
-/// How often what is not needed any more is taken out of the stream.
+/// How often what is not needed any more is taken out of the stream, and how long it is left for those who are behind.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+const TRIM_DELAY: Duration = Duration::from_secs(10);
+/// Entries beyond those that are needed, for those who are behind.
+const SPARE_ENTRIES: usize = 100_000;
 /// The pause after something has failed, and that between two looks whether Redis takes events again.
 const PAUSE: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How much longer than an event what is to come behind it may wait.
+const MARGIN: Duration = Duration::from_secs(1);
 /// Most instances whose last number is remembered: more than a stream can hold events of at a time, unless instances
 /// begin anew all the time.
 const MAX_WRITERS: usize = 10_000;
@@ -50,7 +55,7 @@ pub(super) struct Stream {
     key: String,
     /// By what this instance tells its own events from those of others.
     uid: Box<str>,
-    max_packets: usize,
+    max_entries: usize,
     max_message_bytes: usize,
     max_queued_bytes: usize,
     /// How long an event may wait for Redis.
@@ -71,6 +76,17 @@ struct Queue {
     given_up: u64,
     /// Redis has kept events waiting for too long.
     away: bool,
+    /// The number of the last event that has been read.
+    placed: u64,
+    /// What is to be run behind events.
+    behind: VecDeque<Behind>,
+}
+
+/// What is to be run once the event of a number has been sent to the sockets of this instance, or its time is up.
+struct Behind {
+    number: u64,
+    due: Instant,
+    then: Box<dyn FnOnce() + Send>,
 }
 
 impl Queue {
@@ -103,7 +119,7 @@ impl fmt::Debug for Stream {
 impl Stream {
     /// `None` where recovery is off, or there is no randomness.
     pub(super) fn new(local: &Local, link: &Arc<Link>, config: &RedisConfig) -> Option<Self> {
-        let max_packets = local.recovery()?.max_packets;
+        let max_entries = local.recovery()?.max_packets.saturating_add(SPARE_ENTRIES);
         let uid: Box<str> = SocketId::random()?.as_str().into();
         Some(Self {
             codec: Sharded::new(&config.prefix, local.name(), &uid, Subscription::Static),
@@ -111,7 +127,7 @@ impl Stream {
             local: local.clone(),
             link: Arc::clone(link),
             uid,
-            max_packets,
+            max_entries,
             max_message_bytes: config.max_message_bytes,
             max_queued_bytes: config.max_queued_bytes,
             patience: config.request_timeout,
@@ -160,6 +176,8 @@ impl Stream {
                 self.link.losses().count(1, lost.unwrap_or_default());
                 // Under the lock, so that the order is that of the calls.
                 self.local.broadcast(packet, target);
+                drop(queue);
+                self.go_on();
             }
         }
     }
@@ -176,6 +194,46 @@ impl Stream {
         }
         self.emptied.notify_waiters();
         self.grown.notify_one();
+    }
+
+    /// Runs something once every event added so far has been sent to the sockets of this instance, or has had its time.
+    pub(super) fn when_placed(self: &Arc<Self>, then: Box<dyn FnOnce() + Send>) {
+        let mut queue = self.queue();
+        if queue.placed.max(queue.given_up) >= queue.last {
+            drop(queue);
+            return then();
+        }
+        let (number, due) = (queue.last, Instant::now() + self.patience + MARGIN);
+        queue.behind.push_back(Behind { number, due, then });
+        drop(queue);
+        let stream = Arc::downgrade(self);
+        self.link.runtime().spawn(async move {
+            sleep_until(due).await;
+            if let Some(stream) = stream.upgrade() {
+                stream.go_on();
+            }
+        });
+    }
+
+    /// Runs what was to come behind events.
+    fn go_on(&self) {
+        let now = Instant::now();
+        let due: Vec<Behind> = {
+            let mut queue = self.queue();
+            let done = queue.placed.max(queue.given_up);
+            let due = queue.behind.partition_point(|behind| behind.number <= done || behind.due <= now);
+            queue.behind.drain(..due).collect()
+        };
+        due.into_iter().for_each(|behind| (behind.then)());
+    }
+
+    /// Events that are not on their way to Redis any more have been read, or never will be.
+    fn placed_all(&self) {
+        {
+            let mut queue = self.queue();
+            queue.placed = queue.waiting.front().map_or(queue.last, |first| first.number - 1);
+        }
+        self.go_on();
     }
 
     /// Waits until no event is on its way to Redis.
@@ -216,6 +274,8 @@ impl Stream {
             let mut queue = self.queue();
             if !written {
                 self.give_up(&mut queue);
+                drop(queue);
+                self.go_on();
                 continue;
             }
             let last = batch.last().map_or(0, |(number, _)| *number);
@@ -240,7 +300,7 @@ impl Stream {
 
     fn append_all(&self, events: &[(u64, Bytes)]) -> Pipeline {
         let mut pipeline = Pipeline::new();
-        let command = pipeline.cmd("EVAL").arg(APPEND).arg(1).arg(&self.key).arg(self.max_packets).arg(&*self.uid);
+        let command = pipeline.cmd("EVAL").arg(APPEND).arg(1).arg(&self.key).arg(self.max_entries).arg(&*self.uid);
         for (number, data) in events {
             command.arg(*number).arg(&data[..]);
         }
@@ -250,9 +310,18 @@ impl Stream {
 
     /// Waits until Redis takes a write.
     async fn come_back(&self) {
+        // Nothing but an entry tells whether there may be entries. Readers pass over this one.
         let mut write = Pipeline::new();
-        // On the node of a cluster that has the stream.
-        write.cmd("SET").arg(format!("{{{}}}probe", self.key)).arg("").arg("PX").arg(BLOCK.as_millis() as u64).ignore();
+        write
+            .cmd("XADD")
+            .arg(&self.key)
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(self.max_entries)
+            .arg("*")
+            .arg("probe")
+            .arg("")
+            .ignore();
         loop {
             let mut connection = self.link.connected().await;
             match timeout(self.patience, connection.run::<()>(&write)).await {
@@ -318,7 +387,8 @@ impl Reader<'_> {
             local.begin(floor);
             self.at = floor;
         }
-        let mut trimmed = (Instant::now(), floor);
+        // What was not needed any more, and when.
+        let mut floors = VecDeque::from([(Instant::now(), floor)]);
         loop {
             let (entries, is_complete) = if self.is_anchored {
                 read_on(&mut connection, key, self.at).await?
@@ -328,6 +398,7 @@ impl Reader<'_> {
             if !is_complete {
                 // Once, until there is another entry to go on from.
                 self.is_anchored = false;
+                self.stream.placed_all();
                 link.losses().count(1, "it has lost events before they were read");
                 local.events_lost();
             }
@@ -346,15 +417,18 @@ impl Reader<'_> {
                 tokio::task::yield_now().await;
             }
             self.fails = false;
-            if trimmed.0.elapsed() >= TRIM_INTERVAL
+            if floors.back().is_none_or(|(at, _)| at.elapsed() >= TRIM_INTERVAL)
                 && let Some(floor) = local.floor()
             {
-                if floor > trimmed.1 {
-                    let mut trim = Pipeline::new();
-                    trim.cmd("XTRIM").arg(key).arg("MINID").arg("~").arg(floor.to_string()).ignore();
-                    connection.run::<()>(&trim).await?;
-                }
-                trimmed = (Instant::now(), floor);
+                floors.push_back((Instant::now(), floor));
+            }
+            if let Some((at, floor)) = floors.front()
+                && at.elapsed() >= TRIM_DELAY
+            {
+                let mut trim = Pipeline::new();
+                trim.cmd("XTRIM").arg(key).arg("MINID").arg("~").arg(floor.to_string()).ignore();
+                connection.run::<()>(&trim).await?;
+                floors.pop_front();
             }
         }
     }
@@ -387,15 +461,25 @@ impl Reader<'_> {
             self.writers.clear();
         }
         self.writers.insert(uid.into(), number);
-        let deliver = if *uid == *self.stream.uid {
+        if *uid != *self.stream.uid {
+            let deliver = *self.stream.begun.borrow();
+            return self.stream.place(position, data, deliver);
+        }
+        let deliver = {
             // From here on it cannot be given up any more.
             let mut queue = self.stream.queue();
             queue.forget(number);
             number > queue.given_up
-        } else {
-            *self.stream.begun.borrow()
         };
         self.stream.place(position, data, deliver);
+        let is_awaited = {
+            let mut queue = self.stream.queue();
+            queue.placed = number;
+            !queue.behind.is_empty()
+        };
+        if is_awaited {
+            self.stream.go_on();
+        }
     }
 }
 
@@ -453,7 +537,10 @@ async fn facts(connection: &mut Connection, key: &str) -> RedisResult<Facts> {
         redis::from_redis_value_ref::<String>(id).ok()?.parse::<Position>().ok()
     };
     let fact = |name| facts.get(name).and_then(position);
-    // Before Redis 7 it does not say what was taken out; then that may be anything before the first entry.
-    let floor = fact("max-deleted-entry-id").or_else(|| fact("first-entry")).unwrap_or_default();
-    Ok(Facts { newest: fact("last-generated-id").unwrap_or_default(), floor })
+    let count = |name| facts.get(name).and_then(|value| redis::from_redis_value_ref::<u64>(value).ok());
+    let newest = fact("last-generated-id").unwrap_or_default();
+    // Before Redis 7 it does not say how many there have been.
+    let is_whole = count("entries-added").is_some_and(|added| count("length") == Some(added));
+    let floor = if is_whole { Position::default() } else { fact("first-entry").unwrap_or(newest) };
+    Ok(Facts { newest, floor })
 }

@@ -185,7 +185,9 @@ impl Recovery {
             let mut state = self.lock();
             let head = state.log.head().next();
             state.log.begin(head);
-            shared.head.send_replace(Some(head));
+            if shared.has_begun() {
+                shared.head.send_replace(Some(head));
+            }
         }
     }
 

@@ -36,7 +36,8 @@
 //! local nor volatile and want no ack travel through a Redis stream for each namespace, in a format of our own: servers of
 //! socket.io do not get them, while what those publish still arrives, and is not sent again. Each instance adds to the
 //! stream and delivers what it reads, so all clients are sent the same events in the same order, and each instance keeps
-//! the newest ones in its memory for those who come back. The sessions are Redis hashes, `<prefix>-session#<namespace>#` with
+//! the newest ones in its memory for those who come back. For instances that are behind, the stream has up to 100,000 more
+//! than that, and for ten seconds longer. The sessions are Redis hashes, `<prefix>-session#<namespace>#` with
 //! the client's secret behind it, which go by themselves. They follow the sockets within a moment: what a socket has
 //! joined in the last milliseconds before its instance dies may be missing.
 //!

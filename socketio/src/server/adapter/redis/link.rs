@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::connection::{Connection, Kind, Place};
-use super::losses::Losses;
+use super::losses::{AWAY, Losses};
 use crate::server::adapter::ClusterError;
 
 /// How long a command may take before the connection is given up.
@@ -173,7 +173,7 @@ impl Link {
         let queued = self.shared.queued.fetch_add(bytes, Relaxed);
         if !self.is_connected() || queued.saturating_add(bytes) > self.shared.max_queued_bytes {
             self.shared.queued.fetch_sub(bytes, Relaxed);
-            self.shared.losses.count(1, "it is away, or too slow for what is sent");
+            self.shared.losses.count(1, AWAY);
             return Err(ClusterError::Unreachable);
         }
         let order = Order::Publish { channel: channel.into(), payload };

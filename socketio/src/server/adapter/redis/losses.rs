@@ -10,6 +10,9 @@ use tokio::time::Instant;
 /// Least time between two lines in the log.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// Why messages are lost while Redis is not there, or behind.
+pub(super) const AWAY: &str = "it is away, or too slow for what is sent";
+
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     count: AtomicU64,

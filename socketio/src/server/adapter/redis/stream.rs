@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::connection::Connection;
 use super::link::Link;
+use super::losses::AWAY;
 use super::message::{Heard, Say};
 use super::sharded::Sharded;
 use super::{RedisConfig, Subscription};
@@ -155,10 +156,10 @@ impl Stream {
         let lost = match &encoded {
             None => Some("they cannot be encoded"),
             Some(data) if data.len() > self.max_message_bytes => Some("they are too large"),
-            Some(_) if queue.away => Some("it is away, or too slow for what is sent"),
+            Some(_) if queue.away => Some(AWAY),
             Some(data) if queue.bytes.saturating_add(data.len()) > self.max_queued_bytes => {
                 self.give_up(&mut queue);
-                Some("it is away, or too slow for what is sent")
+                Some(AWAY)
             }
             Some(_) => None,
         };
@@ -188,7 +189,7 @@ impl Stream {
         queue.bytes = 0;
         queue.given_up = queue.last;
         let waiting = std::mem::take(&mut queue.waiting);
-        self.link.losses().count(waiting.len() as u64, "it is away, or too slow for what is sent");
+        self.link.losses().count(waiting.len() as u64, AWAY);
         for Waiting { packet, target, .. } in waiting {
             self.local.broadcast(&packet, &target);
         }

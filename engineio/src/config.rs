@@ -32,22 +32,46 @@ pub struct Config {
     ///
     /// A larger POST gets status 413, a larger WebSocket message close code 1009.
     pub max_payload_bytes: usize,
-    /// Most packets in one polling body. Default: 1,000. At least 1.
+    /// Bytes waiting for one client beyond which the server looks for progress: a client that takes nothing for
+    /// [`stall_timeout`](Self::stall_timeout) while more waits is closed with
+    /// [`CloseReason::TransportError`](crate::CloseReason), and volatile messages to it are dropped meanwhile. One that
+    /// reads, however slowly, stays. Default: 4 MiB. At least 1,024.
     ///
-    /// A body with more gets status 413 and has no effect.
-    pub max_packets_per_payload: usize,
-    /// Most bytes that may wait to be sent to one client. Default: 4 MiB. At least 1,024.
-    ///
-    /// A client that falls further behind is closed with [`CloseReason::TransportError`](crate::CloseReason).
+    /// As in all limits of this kind, each message counts with what it occupies beside its bytes.
     pub max_buffered_bytes: usize,
+    /// How long a client may take nothing of what waits for it while that is more than
+    /// [`max_buffered_bytes`](Self::max_buffered_bytes). Default: `None`, as long as
+    /// [`ping_timeout`](Self::ping_timeout), which is also the most. At least 1 ms.
+    pub stall_timeout: Option<Duration>,
+    /// Bytes waiting for one client beyond which nothing more is read from it; reading goes on when no more than a quarter
+    /// of this waits. Default: `None`, a quarter of [`max_buffered_bytes`](Self::max_buffered_bytes), 1 MiB. At
+    /// least 1, at most `max_buffered_bytes`.
+    pub high_water_bytes: Option<usize>,
+    /// Most bytes that may wait for one client. A message that does not fit is refused with
+    /// [`SendError::Full`](crate::server::SendError), whole, and the client stays. Default: `None`, sixteen times
+    /// [`max_buffered_bytes`](Self::max_buffered_bytes), 64 MiB, or
+    /// [`max_total_backlog_bytes`](Self::max_total_backlog_bytes) where that is less. At least `max_buffered_bytes`.
+    ///
+    /// A single message that is larger is sent where nothing else waits.
+    pub max_backlog_bytes: Option<usize>,
+    /// Most bytes that may wait for all clients together, in both directions: to be written to them, and for their
+    /// handlers. Beyond it the clients with the most are closed with
+    /// [`CloseReason::TransportError`](crate::CloseReason) until an eighth of this is free. Default: 1 GiB. At least
+    /// [`max_backlog_bytes`](Self::max_backlog_bytes).
+    ///
+    /// A message to many counts once for each client that still waits for it.
+    pub max_total_backlog_bytes: usize,
     /// Which transports are on. Default: both.
     pub transports: Transports,
     /// Which origins may connect beside the server's own. Default: none.
     pub origins: Origins,
     /// How long a POST may take from its header to its last byte. Default: 20 s. From 1 ms to 365 days.
     pub body_timeout: Duration,
-    /// How long a closed session waits for its last packets to be fetched or written. Default: 30 s while polling
-    /// (as engine.io 6.6 hard-codes); a WebSocket gets at most 2 s. At most 365 days.
+    /// How long a closed session waits for its last packets to be fetched or written. Default: 30 s (as engine.io 6.6
+    /// hard-codes for polling). At most 365 days.
+    ///
+    /// A WebSocket whose client takes nothing for 2 s is given up earlier, and so is a polling client without a poll for
+    /// 5 s when the whole server closes.
     pub close_timeout: Duration,
     /// Most sessions open at once. Default: 1,000,000. At least 1. A handshake beyond it gets status 503.
     pub max_sessions: usize,
@@ -63,8 +87,11 @@ impl Default for Config {
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
             max_payload_bytes: 1_000_000,
-            max_packets_per_payload: 1_000,
             max_buffered_bytes: 4 << 20,
+            stall_timeout: None,
+            high_water_bytes: None,
+            max_backlog_bytes: None,
+            max_total_backlog_bytes: 1 << 30,
             transports: Transports::default(),
             origins: Origins::default(),
             body_timeout: Duration::from_secs(20),
@@ -93,8 +120,23 @@ impl Config {
             (INTERVALS.contains(&self.body_timeout), "body_timeout", "from 1 ms to 365 days"),
             (self.close_timeout <= MAX_INTERVAL, "close_timeout", "at most 365 days"),
             (self.max_payload_bytes >= 1, "max_payload_bytes", "at least 1"),
-            (self.max_packets_per_payload >= 1, "max_packets_per_payload", "at least 1"),
             (self.max_buffered_bytes >= 1024, "max_buffered_bytes", "at least 1024"),
+            (
+                (MIN_INTERVAL..=self.ping_timeout).contains(&self.stall_timeout()),
+                "stall_timeout",
+                "from 1 ms to ping_timeout",
+            ),
+            (
+                (1..=self.max_buffered_bytes).contains(&self.high_water_bytes()),
+                "high_water_bytes",
+                "from 1 to max_buffered_bytes",
+            ),
+            (self.max_backlog_bytes() >= self.max_buffered_bytes, "max_backlog_bytes", "at least max_buffered_bytes"),
+            (
+                self.max_total_backlog_bytes >= self.max_backlog_bytes(),
+                "max_total_backlog_bytes",
+                "at least max_backlog_bytes",
+            ),
             (self.transports.polling || self.transports.websocket, "transports", "at least one transport"),
             (self.max_sessions >= 1, "max_sessions", "at least 1"),
             (INTERVALS.contains(&self.relay.ack_timeout), "relay.ack_timeout", "from 1 ms to 365 days"),
@@ -106,11 +148,28 @@ impl Config {
             None => Ok(()),
         }
     }
+
+    /// Returns [`stall_timeout`](Self::stall_timeout), or what stands for it.
+    pub fn stall_timeout(&self) -> Duration {
+        self.stall_timeout.unwrap_or(self.ping_timeout)
+    }
+
+    /// Returns [`high_water_bytes`](Self::high_water_bytes), or what stands for it.
+    pub fn high_water_bytes(&self) -> usize {
+        self.high_water_bytes.unwrap_or(self.max_buffered_bytes / 4)
+    }
+
+    /// Returns [`max_backlog_bytes`](Self::max_backlog_bytes), or what stands for it.
+    pub fn max_backlog_bytes(&self) -> usize {
+        let derived = self.max_buffered_bytes.saturating_mul(16).min(self.max_total_backlog_bytes);
+        self.max_backlog_bytes.unwrap_or(derived)
+    }
 }
 
 /// Added to any point in time, this overflows no clock.
 const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
-const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_INTERVAL;
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+const INTERVALS: RangeInclusive<Duration> = MIN_INTERVAL..=MAX_INTERVAL;
 
 const LINE_BYTES: RangeInclusive<usize> = 4096..=16 << 20;
 
@@ -232,7 +291,7 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named() {
         type Spoil = fn(&mut Config);
-        let wrong: [(&str, Spoil); 15] = [
+        let wrong: [(&str, Spoil); 19] = [
             ("path", |c| c.path = "engine.io/".into()),
             ("ping_interval", |c| c.ping_interval = Duration::ZERO),
             ("ping_timeout", |c| c.ping_timeout = Duration::ZERO),
@@ -241,8 +300,12 @@ mod tests {
             ("upgrade_timeout", |c| c.upgrade_timeout = Duration::ZERO),
             ("body_timeout", |c| c.body_timeout = Duration::ZERO),
             ("max_payload_bytes", |c| c.max_payload_bytes = 0),
-            ("max_packets_per_payload", |c| c.max_packets_per_payload = 0),
             ("max_buffered_bytes", |c| c.max_buffered_bytes = 1),
+            ("stall_timeout", |c| c.stall_timeout = Some(Duration::ZERO)),
+            ("stall_timeout", |c| c.stall_timeout = Some(c.ping_timeout + Duration::from_millis(1))),
+            ("high_water_bytes", |c| c.high_water_bytes = Some(c.max_buffered_bytes + 1)),
+            ("max_backlog_bytes", |c| c.max_backlog_bytes = Some(c.max_buffered_bytes - 1)),
+            ("max_total_backlog_bytes", |c| c.max_backlog_bytes = Some(c.max_total_backlog_bytes + 1)),
             ("transports", |c| c.transports = Transports { polling: false, websocket: false }),
             ("max_sessions", |c| c.max_sessions = 0),
             ("relay.ack_timeout", |c| c.relay.ack_timeout = Duration::ZERO),

@@ -14,8 +14,6 @@ pub enum DecodeError {
     Base64,
     /// A polling body that is no UTF-8.
     Utf8,
-    /// A polling body with more packets than [`Config::max_packets_per_payload`](crate::Config).
-    TooManyPackets,
 }
 
 impl fmt::Display for DecodeError {
@@ -25,7 +23,6 @@ impl fmt::Display for DecodeError {
             Self::UnknownKind(byte) => write!(f, "0x{byte:02x} is no packet type"),
             Self::Base64 => f.write_str("a binary packet is no base64"),
             Self::Utf8 => f.write_str("a payload is no UTF-8"),
-            Self::TooManyPackets => f.write_str("a payload has too many packets"),
         }
     }
 }

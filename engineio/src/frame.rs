@@ -5,6 +5,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 
 use crate::packet::Message;
+use crate::session::FRAME_OVERHEAD_BYTES;
 
 /// Room for the longest header of an unmasked WebSocket frame.
 const HEADER_ROOM: usize = 10;
@@ -137,9 +138,14 @@ impl Frame {
         std::str::from_utf8(self.data()).unwrap_or_default()
     }
 
-    /// Returns how many bytes the frame counts in a queue.
+    /// Returns how many bytes the frame is on a WebSocket.
     pub fn wire_len(&self) -> usize {
         self.wire.len()
+    }
+
+    /// Returns what the frame counts in a queue: its bytes, and what it occupies beside them.
+    pub fn cost(&self) -> usize {
+        self.wire.len() + FRAME_OVERHEAD_BYTES
     }
 }
 

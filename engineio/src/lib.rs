@@ -54,7 +54,7 @@ pub use self::error::{CloseReason, ConfigError, DecodeError, RequestError, Viola
 pub use self::frame::{Frame, FrameKind};
 pub use self::handshake::{Instance, Sid, Transport};
 pub use self::packet::{Message, Packet};
-pub use self::session::{Action, Input, Outbox, Overflow, PostDrop, Refusal, Session, WsFrame};
+pub use self::session::{Action, FRAME_OVERHEAD_BYTES, Input, Outbox, PostDrop, Refusal, Session, WsFrame};
 
 #[cfg(feature = "server")]
 pub use self::server::Server;

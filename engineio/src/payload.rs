@@ -16,20 +16,31 @@ use crate::packet::Packet;
 /// Stands between two packets of a payload.
 pub const SEPARATOR: u8 = 0x1e;
 
-/// Decodes a polling body, packet by packet.
+/// Decodes a polling body, packet by packet, each when it is asked for.
 ///
-/// Packets before a wrong one are still yielded; after an error the iterator ends. More than `max_packets` packets
-/// yield [`DecodeError::TooManyPackets`] first, before any packet, since each one costs far more than its two bytes.
-pub fn decode(body: ByteString, max_packets: usize) -> Decode {
-    let separators = body.as_bytes().iter().filter(|&&byte| byte == SEPARATOR).count();
-    Decode { rest: Some(body.into_bytes()), too_many: separators >= max_packets }
+/// Packets before a wrong one are still yielded; after an error the iterator ends. A body may hold as many packets as fit
+/// into it: clients know a limit for its bytes only.
+pub fn decode(body: ByteString) -> Decode {
+    let copies = body.len() > MAX_SHARED_BYTES;
+    Decode { rest: Some(body.into_bytes()), copies }
 }
+
+/// Packets share the memory of bodies up to this size. Small ones are copied out of a larger body, which one of them that
+/// waits for its handler would else keep in memory.
+const MAX_SHARED_BYTES: usize = 16 * 1024;
 
 /// The iterator that [`decode`] returns.
 #[derive(Debug)]
 pub struct Decode {
     rest: Option<Bytes>,
-    too_many: bool,
+    copies: bool,
+}
+
+impl Decode {
+    /// Returns `true` if there are no more packets.
+    pub fn is_finished(&self) -> bool {
+        self.rest.is_none()
+    }
 }
 
 impl Iterator for Decode {
@@ -37,9 +48,6 @@ impl Iterator for Decode {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut rest = self.rest.take()?;
-        if self.too_many {
-            return Some(Err(DecodeError::TooManyPackets));
-        }
         let frame = match memchr::memchr(SEPARATOR, &rest) {
             Some(end) => {
                 let frame = rest.split_to(end);
@@ -49,7 +57,8 @@ impl Iterator for Decode {
             }
             None => rest,
         };
-        let packet = Packet::decode_bytes(frame);
+        let copied = self.copies && frame.len() < MAX_SHARED_BYTES;
+        let packet = Packet::decode_bytes(if copied { Bytes::copy_from_slice(&frame) } else { frame });
         if packet.is_err() {
             self.rest = None;
         }
@@ -89,7 +98,7 @@ mod tests {
     use crate::packet::Message;
 
     fn packets(body: &'static str) -> Vec<Result<Packet, DecodeError>> {
-        decode(ByteString::from_static(body), 4).collect()
+        decode(ByteString::from_static(body)).collect()
     }
 
     fn text(text: &'static str) -> Packet {
@@ -110,12 +119,6 @@ mod tests {
     fn an_empty_body_and_a_trailing_separator_are_errors() {
         assert_eq!(packets(""), [Err(DecodeError::Empty)]);
         assert_eq!(packets("4a\x1e"), [Ok(text("a")), Err(DecodeError::Empty)]);
-    }
-
-    #[test]
-    fn too_many_packets_are_refused_before_the_first() {
-        assert_eq!(packets("2\x1e2\x1e2\x1e2").len(), 4);
-        assert_eq!(packets("2\x1e2\x1e2\x1e2\x1e2"), [Err(DecodeError::TooManyPackets)]);
     }
 
     #[test]

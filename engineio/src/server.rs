@@ -14,8 +14,8 @@ mod websocket;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -34,12 +34,12 @@ use tokio::sync::oneshot;
 use tungstenite::handshake::derive_accept_key;
 
 pub use self::listen::{Limits, serve};
-pub use self::mailbox::{Gone, Socket};
+pub use self::mailbox::{SendError, Socket};
 pub use self::relay::{Mailroom, Relay, Undelivered};
 pub use self::table::Stats;
 
 use self::driver::Driver;
-use self::mailbox::{Mail, Mailbox};
+use self::mailbox::{Limits as MailLimits, Mail, Mailbox};
 use self::relay::{Exchange, Receive};
 use self::table::{Registration, Table};
 use crate::config::{Config, Origins};
@@ -110,13 +110,19 @@ pub trait Handler: Send + 'static {
         let _ = (cx, link);
     }
 
-    /// Tells whether more messages are welcome. While they are not, none are handed over, except at the end of the
+    /// Returns `true` if more messages are welcome. While they are not, none are handed over, except at the end of the
     /// session: what came before it is handed over before [`on_close`](Self::on_close).
     ///
-    /// The session keeps up to 64 messages or 64 KiB meanwhile. Then nothing more is read from the client, not even
-    /// its pongs: a handler that is behind for longer than [`Config::ping_timeout`] may lose the session.
+    /// The session keeps up to 64 messages or 64 KiB meanwhile, and what was read with them. Then nothing more is read from
+    /// the client; it is not closed for pongs that are not read.
     fn is_ready(&self) -> bool {
         true
+    }
+
+    /// Returns how many bytes the handler keeps of messages that it has not handled yet, which count against
+    /// [`Config::max_total_backlog_bytes`].
+    fn unhandled_bytes(&self) -> usize {
+        0
     }
 
     /// Returns when [`on_timeout`](Self::on_timeout) is due.
@@ -147,16 +153,37 @@ pub trait Handler: Send + 'static {
 pub struct Link<'a> {
     session: &'a mut Session,
     now: Instant,
+    /// What the mail counts that has not come to the session yet.
+    queued: &'a AtomicUsize,
+    /// The handler puts something off until less waits.
+    puts_off: &'a mut bool,
 }
 
-impl<'a> Link<'a> {
-    fn new(session: &'a mut Session, now: Instant) -> Self {
-        Self { session, now }
+impl Link<'_> {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] where too much waits for the client. That cannot happen to a handler which sends a bounded
+    /// amount for each message of its client: nothing is read from a client that takes too little.
+    pub fn send(&mut self, frame: Frame) -> Result<(), SendError> {
+        if !self.session.has_room_for(frame.cost()) {
+            return Err(SendError::Full);
+        }
+        self.session.handle(Input::Send(frame), self.now);
+        Ok(())
     }
 
-    /// Sends a message.
-    pub fn send(&mut self, frame: Frame) {
+    /// Sends a message of mail, whose bytes were counted when [`Socket::mail`] took it: it is not refused.
+    pub fn send_counted(&mut self, frame: Frame) {
         self.session.handle(Input::Send(frame), self.now);
+    }
+
+    /// Returns `true` while much waits for the client, see [`Config::high_water_bytes`]. A handler that keeps messages in
+    /// a queue of its own should put off those whose handling may send more; it is polled when less waits.
+    pub fn is_congested(&mut self) -> bool {
+        let congested = !self.session.wants_input(self.queued.load(Relaxed));
+        *self.puts_off |= congested;
+        congested
     }
 
     /// Sends a message that is dropped if the client is not ready for it at once.
@@ -215,7 +242,7 @@ struct Shared<A: Application> {
 impl<A: Application> Shared<A> {
     fn new(config: Config, application: A, relay: Option<Arc<dyn Relay>>) -> Result<Self, ConfigError> {
         config.validate()?;
-        let table = Table::new(config.max_sessions);
+        let table = Table::new(config.max_sessions, config.max_total_backlog_bytes);
         let lines = &table.stats().lines;
         let exchange = relay.map(|relay| Exchange::new(relay, config.relay.clone(), Arc::clone(lines)));
         let prefix = format!("{}/", config.path);
@@ -282,7 +309,7 @@ impl<A: Application> Server<A> {
         self.shared.closing.store(true, Release);
         for mailbox in self.shared.table.mailboxes() {
             // An error means that the session ended by itself.
-            let _ended = mailbox.push(Mail::Close, 0);
+            let _ended = mailbox.push_own(Mail::ShutDown);
         }
         self.shared.table.emptied().await;
         if let Some(exchange) = &self.shared.exchange {
@@ -362,7 +389,9 @@ impl<A: Application> Server<A> {
         if let Err(error) = self.shared.application.admit(&handshake) {
             return Ok(self.refuse(error, websocket));
         }
-        let mailbox = Mailbox::new(self.shared.config.max_buffered_bytes, A::Handler::frame_of);
+        let config = &self.shared.config;
+        let limits = MailLimits { max: config.max_backlog_bytes(), high_water: config.high_water_bytes() };
+        let mailbox = Mailbox::new(limits, A::Handler::frame_of);
         let registered = if self.shared.closing.load(Acquire) {
             None
         } else {
@@ -374,7 +403,7 @@ impl<A: Application> Server<A> {
         };
         if self.shared.closing.load(Acquire) {
             // `close` may have missed this session, and would wait for it.
-            let _closes = mailbox.push(Mail::Close, 0);
+            let _closes = mailbox.push_own(Mail::ShutDown);
         }
         let handler = self.shared.application.open(&handshake, Socket::new(Arc::clone(&mailbox)));
         let now = tokio::time::Instant::now().into_std();
@@ -415,7 +444,7 @@ impl<A: Application> Server<A> {
             if let Ok(Ok(upgraded)) = tokio::time::timeout(config.upgrade_timeout, switch).await {
                 let websocket = websocket::WebSocket::new(upgraded, config.max_payload_bytes);
                 // Where the session ended meanwhile, the WebSocket ends with it.
-                let _ended = mailbox.push(Mail::Candidate(Box::new(websocket)), 0);
+                let _ended = mailbox.push_own(Mail::Candidate(Box::new(websocket)));
             }
         });
         response
@@ -428,7 +457,8 @@ impl<A: Application> Server<A> {
                 let config = Arc::clone(&self.shared.config);
                 tokio::spawn(async move {
                     if let Ok(Ok(upgraded)) = tokio::time::timeout(config.upgrade_timeout, switch).await {
-                        websocket::WebSocket::new(upgraded, config.max_payload_bytes).finish(None).await;
+                        let websocket = websocket::WebSocket::new(upgraded, config.max_payload_bytes);
+                        websocket.finish(None, config.close_timeout).await;
                     }
                 });
                 response

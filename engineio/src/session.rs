@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
-pub use self::outbox::{Outbox, Overflow};
+pub use self::outbox::{FRAME_OVERHEAD_BYTES, Outbox};
 
-use self::heartbeat::{Beat, Heartbeat};
+use self::heartbeat::{Beat, Excuse, Heartbeat};
 use self::upgrade::{Step, Upgrade};
 use crate::config::Config;
 use crate::error::{CloseReason, DecodeError, RequestError, Violation};
@@ -62,14 +62,24 @@ pub enum Input {
     },
     /// The WebSocket that is the transport broke the rules of WebSocket, or could not be written to.
     WebSocketFailed,
-    /// The application sends a message.
+    /// The application sends a message, for which there [is room](Session::has_room_for).
     Send(Frame),
     /// The application sends a message that may be dropped if it cannot leave at once.
     SendVolatile(Frame),
-    /// The queue in front of the session ran over its budget.
+    /// Something of the [outbox](Session::outbox) was written.
+    Written,
+    /// More of a POST's body is wanted, after [`Session::has_unread`].
+    ReadOn,
+    /// Nothing more is read from the client, since the application is behind.
+    ReadingPaused,
+    /// Reading goes on.
+    ReadingResumed,
+    /// The session ends at once, and what waits is dropped: its client is too far behind.
     Overflowed,
     /// The application closes the session. What it sent before is still delivered.
     Close,
+    /// The whole server closes. As [`Close`](Self::Close), but a client that has stopped polling is not waited for.
+    ShutDown,
     /// [`Session::poll_timeout`] has passed.
     Timeout,
 }
@@ -92,6 +102,21 @@ pub enum WsFrame {
     Text(ByteString),
     /// A binary message: the data of a binary message packet.
     Binary(bytes::Bytes),
+}
+
+impl WsFrame {
+    /// Returns the length of its data in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Returns `true` if it has no data.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// An order for the shell.
@@ -145,6 +170,23 @@ pub struct Session {
     upgrade: Upgrade,
     heartbeat: Heartbeat,
     outbox: Outbox,
+    /// What is left of a POST's body.
+    unread: Option<Box<payload::Decode>>,
+    /// More waits than the client may have asked for; nothing is read from it.
+    congested: bool,
+    /// The application is behind; nothing is read from the client.
+    paused: bool,
+    /// Since when more waits than [`Config::max_buffered_bytes`].
+    laden: Option<Instant>,
+    /// Something waited for the client when it was pinged, or when it last missed a pong.
+    behind: bool,
+    /// How many bytes the client has taken, and when it last took some.
+    taken: u64,
+    took: Instant,
+    /// The time of the last input.
+    now: Instant,
+    /// When a poll was last answered.
+    answered: Instant,
     actions: VecDeque<Action>,
 }
 
@@ -172,9 +214,8 @@ impl Session {
     ///
     /// On polling, the handshake request counts as the first poll: it is answered with [`Action::AnswerPoll`].
     pub fn open(sid: &Sid, transport: Transport, config: Arc<Config>, now: Instant) -> Self {
-        let mut outbox = Outbox::new(config.max_buffered_bytes);
-        // The budget is at least 1,024 bytes and nothing else waits.
-        let _fits = outbox.push(Frame::packet(&open_packet(sid, transport, &config)));
+        let mut outbox = Outbox::default();
+        outbox.push(Frame::packet(&open_packet(sid, transport, &config)));
         Self {
             transport: match transport {
                 Transport::Polling => State::Polling { poll_waits: true, post_reads: false },
@@ -183,6 +224,15 @@ impl Session {
             upgrade: Upgrade::None,
             heartbeat: Heartbeat::new(config.ping_interval, config.ping_timeout, now),
             outbox,
+            unread: None,
+            congested: false,
+            paused: false,
+            laden: None,
+            behind: false,
+            taken: 0,
+            took: now,
+            now,
+            answered: now,
             actions: VecDeque::new(),
             config,
         }
@@ -190,6 +240,7 @@ impl Session {
 
     /// Takes in a fact.
     pub fn handle(&mut self, input: Input, now: Instant) {
+        self.now = now;
         match input {
             Input::Frame(frame) => self.on_frame(frame, now),
             Input::Send(frame) => self.send(frame),
@@ -214,8 +265,19 @@ impl Session {
             Input::WebSocketEnded { close_frame: true } => self.on_websocket_end(CloseReason::ClosedByClient),
             Input::WebSocketEnded { close_frame: false } => self.on_websocket_end(CloseReason::ConnectionLost),
             Input::WebSocketFailed => self.on_websocket_end(CloseReason::TransportError),
+            Input::Written => self.note_taken(),
+            Input::ReadOn => self.read_on(now),
+            Input::ReadingPaused => self.paused = true,
+            Input::ReadingResumed => {
+                self.paused = false;
+                self.heartbeat.restart(now);
+            }
             Input::Overflowed => self.overflow(),
-            Input::Close => self.on_close(now),
+            Input::Close => self.on_close(now + self.config.close_timeout),
+            Input::ShutDown => {
+                let polls_until = (self.answered + POLL_GAP).max(now);
+                self.on_close(polls_until.min(now + self.config.close_timeout));
+            }
             Input::Timeout => self.on_timeout(now),
         }
     }
@@ -228,7 +290,7 @@ impl Session {
         match &mut self.transport {
             State::Polling { poll_waits: poll_waits @ true, .. } if !self.outbox.is_empty() => {
                 *poll_waits = false;
-                Some(Action::AnswerPoll(self.outbox.take_payload(self.config.max_payload_bytes)))
+                Some(Action::AnswerPoll(self.take_payload()))
             }
             State::Polling { .. } | State::Closing { .. } | State::WebSocket { .. } | State::Closed(_) => None,
         }
@@ -241,7 +303,26 @@ impl Session {
             State::Closing { deadline, .. } => deadline,
             State::Polling { .. } | State::WebSocket { .. } => self.heartbeat.deadline(),
         };
+        let own = self.stall_deadline().map_or(own, |stall| stall.min(own));
         Some(self.upgrade.deadline().map_or(own, |upgrade| upgrade.min(own)))
+    }
+
+    /// Returns `true` if a message with this [cost](Frame::cost) may be sent: if it fits, or nothing else waits.
+    pub fn has_room_for(&self, cost: usize) -> bool {
+        self.outbox.is_empty() || self.outbox.cost().saturating_add(cost) <= self.config.max_backlog_bytes()
+    }
+
+    /// Returns `true` if the client may be read: no more waits for it, with what is `queued` in front of the session, than
+    /// [`Config::high_water_bytes`], or, after that was exceeded, than a quarter of it.
+    pub fn wants_input(&mut self, queued: usize) -> bool {
+        let high = self.config.high_water_bytes();
+        self.congested = self.outbox.cost() + queued > if self.congested { high / 4 } else { high };
+        !self.congested
+    }
+
+    /// Returns `true` if part of a POST's body is still to be read, with [`Input::ReadOn`].
+    pub fn has_unread(&self) -> bool {
+        self.unread.is_some()
     }
 
     /// Returns what waits to be written, if the transport is a WebSocket, or was one when the session closed.
@@ -254,12 +335,12 @@ impl Session {
 
     /// Takes what still waits, for a shell that flushes it after [`Action::Closed`].
     pub fn take_outbox(&mut self) -> Outbox {
-        std::mem::replace(&mut self.outbox, Outbox::new(0))
+        std::mem::take(&mut self.outbox)
     }
 
-    /// Returns how many bytes wait for the client.
+    /// Returns how many bytes wait for the client, with what each message occupies beside its bytes.
     pub fn buffered_bytes(&self) -> usize {
-        self.outbox.bytes()
+        self.outbox.cost()
     }
 
     /// Returns the transport that carries packets now, or did last.
@@ -271,7 +352,7 @@ impl Session {
         }
     }
 
-    /// Tells whether a message sent now leaves at once: nothing waits before it, and on polling a poll is there to
+    /// Returns `true` if a message sent now leaves at once: nothing waits before it, and on polling a poll is there to
     /// take it. Where it does not, [`Input::SendVolatile`] drops its message.
     ///
     /// What was sent since the last [`poll_action`](Self::poll_action) waits too, as in engine.io 6.6, where only the
@@ -284,7 +365,7 @@ impl Session {
         }
     }
 
-    /// Tells whether the session is over.
+    /// Returns `true` if the session is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.transport, State::Closed(_))
     }
@@ -294,13 +375,31 @@ impl Session {
     }
 
     fn send(&mut self, frame: Frame) {
-        if matches!(self.transport, State::Polling { .. } | State::WebSocket { .. }) && self.outbox.push(frame).is_err()
-        {
-            self.overflow();
+        if let State::Polling { .. } | State::WebSocket { .. } = self.transport {
+            self.outbox.push(frame);
+            if self.laden.is_none() && self.outbox.cost() > self.config.max_buffered_bytes {
+                self.laden = Some(self.now);
+            }
         }
     }
 
-    /// A client that does not read what it is sent loses its session, and we the memory.
+    /// When the client must have taken something of all that waits for it.
+    fn stall_deadline(&self) -> Option<Instant> {
+        self.laden.map(|since| since.max(self.took) + self.config.stall_timeout())
+    }
+
+    /// Notes what the client has taken since the last time.
+    fn note_taken(&mut self) {
+        if self.outbox.taken() != self.taken {
+            self.taken = self.outbox.taken();
+            self.took = self.now;
+            if self.outbox.cost() <= self.config.max_buffered_bytes {
+                self.laden = None;
+            }
+        }
+    }
+
+    /// Frees what waits, and ends the session with it.
     fn overflow(&mut self) {
         if !self.is_closed() {
             self.outbox.clear();
@@ -325,7 +424,7 @@ impl Session {
             // What was sent before the end comes in a payload of its own: engine.io-client 6.6 hands messages on a turn
             // later, and would throw away those that share a payload with `close`.
             State::Closing { .. } if !self.outbox.is_empty() => {
-                let body = self.outbox.take_payload(self.config.max_payload_bytes);
+                let body = self.take_payload();
                 self.emit(Action::AnswerPoll(body));
             }
             State::Closing { .. } => {
@@ -349,36 +448,53 @@ impl Session {
         }
     }
 
-    /// Takes note that no POST is being read any more; false where none was.
-    fn end_post(&mut self) -> bool {
+    /// The flag that a POST is being read; `None` once the session is over.
+    fn post_reads(&mut self) -> Option<&mut bool> {
         match &mut self.transport {
             // On a WebSocket the upgrade overtook it: it was sent before the switch, so its packets count.
             State::Polling { post_reads, .. } | State::Closing { post_reads, .. } | State::WebSocket { post_reads } => {
-                std::mem::take(post_reads)
+                Some(post_reads)
             }
-            State::Closed(_) => false,
+            State::Closed(_) => None,
         }
     }
 
+    /// Notes that no POST is being read any more, and returns `true` if one was.
+    fn end_post(&mut self) -> bool {
+        self.post_reads().is_some_and(std::mem::take)
+    }
+
     fn on_body(&mut self, body: ByteString, now: Instant) {
-        if !self.end_post() {
-            return;
+        if self.unread.is_none() && self.post_reads().is_some_and(|reads| *reads) {
+            self.unread = Some(Box::new(payload::decode(body)));
+            self.read_on(now);
         }
-        for packet in payload::decode(body, self.config.max_packets_per_payload) {
-            match packet {
-                Ok(packet) => self.on_packet(packet, now),
-                Err(DecodeError::TooManyPackets) => {
-                    self.emit(Action::RefusePost(Refusal::TooLarge));
-                    return;
-                }
-                Err(DecodeError::Empty | DecodeError::UnknownKind(_) | DecodeError::Base64 | DecodeError::Utf8) => {
-                    self.close(CloseReason::ParseError)
-                }
+    }
+
+    /// Applies the next packets of a POST's body, and accepts the POST behind the last one.
+    fn read_on(&mut self, now: Instant) {
+        let Some(mut packets) = self.unread.take() else { return };
+        // A POST whose packets end the session is answered like any other.
+        self.end_post();
+        for _ in 0..PACKETS_AT_ONCE {
+            match packets.next() {
+                Some(Ok(packet)) => self.on_packet(packet, now),
+                Some(Err(
+                    DecodeError::Empty | DecodeError::UnknownKind(_) | DecodeError::Base64 | DecodeError::Utf8,
+                )) => self.close(CloseReason::ParseError),
+                None => {}
             }
-            if self.is_closed() {
-                break;
+            if self.is_closed() || packets.is_finished() {
+                return self.accept_post();
             }
         }
+        self.unread = Some(packets);
+        if let Some(reads) = self.post_reads() {
+            *reads = true;
+        }
+    }
+
+    fn accept_post(&mut self) {
         // The answer follows the packets' effects. `close` has put `Closed` last already where it was reached.
         let at = self.actions.iter().position(|action| matches!(action, Action::Closed(_)));
         self.actions.insert(at.unwrap_or(self.actions.len()), Action::AcceptPost);
@@ -484,11 +600,18 @@ impl Session {
         }
     }
 
+    fn take_payload(&mut self) -> String {
+        self.answered = self.now;
+        let body = self.outbox.take_payload(self.config.max_payload_bytes);
+        self.note_taken();
+        body
+    }
+
     /// Answers a waiting poll with this packet, if nothing better waits for it.
     fn release_poll(&mut self, packet: &str) {
         if let State::Polling { poll_waits: poll_waits @ true, .. } = &mut self.transport {
             *poll_waits = false;
-            let mut body = self.outbox.take_payload(self.config.max_payload_bytes);
+            let mut body = self.take_payload();
             if body.is_empty() {
                 body.push_str(packet);
             }
@@ -496,16 +619,17 @@ impl Session {
         }
     }
 
-    fn on_close(&mut self, now: Instant) {
+    /// Closes the session; a client without a poll gets until `deadline` to come for what waits, and for the end.
+    fn on_close(&mut self, deadline: Instant) {
         match self.transport {
             State::Polling { poll_waits: false, post_reads } => {
                 // A client amid an upgrade polls no more, so a candidate stays: it may be the only way to tell it.
-                self.transport = State::Closing { post_reads, deadline: now + self.config.close_timeout };
+                self.transport = State::Closing { post_reads, deadline };
             }
             State::Polling { poll_waits: true, post_reads } if !self.outbox.is_empty() => {
-                let body = self.outbox.take_payload(self.config.max_payload_bytes);
+                let body = self.take_payload();
                 self.emit(Action::AnswerPoll(body));
-                self.transport = State::Closing { post_reads, deadline: now + self.config.close_timeout };
+                self.transport = State::Closing { post_reads, deadline };
             }
             State::Polling { poll_waits: true, .. } => self.close(CloseReason::ForcedClose),
             State::WebSocket { .. } => self.close(CloseReason::ForcedClose),
@@ -519,18 +643,37 @@ impl Session {
         } else if self.upgrade.noop_due(now) {
             self.release_poll("6");
         }
+        if self.stall_deadline().is_some_and(|deadline| now >= deadline) {
+            self.overflow();
+        }
         match self.transport {
             State::Closing { deadline, .. } if now >= deadline => self.close(CloseReason::ForcedClose),
             State::Closing { .. } | State::Closed(_) => {}
-            State::Polling { .. } | State::WebSocket { .. } => match self.heartbeat.on_timeout(now) {
+            State::Polling { .. } | State::WebSocket { .. } => match self.beat(now) {
                 Beat::Nothing => {}
-                Beat::Ping => self.send(Frame::ping()),
+                // Ahead of what waits: the published clients give a server up that does not ping in time.
+                Beat::Ping => self.outbox.push_next(Frame::ping()),
                 Beat::Dead => {
                     self.outbox.clear();
                     self.close(CloseReason::PingTimeout);
                 }
             },
         }
+    }
+
+    fn beat(&mut self, now: Instant) -> Beat {
+        let waits = !self.outbox.is_empty();
+        let excuse = if self.paused {
+            Some(Excuse::Unread)
+        } else {
+            (self.behind || waits).then_some(Excuse::TookAt(self.took))
+        };
+        let was_due = now >= self.heartbeat.deadline();
+        let beat = self.heartbeat.on_timeout(now, excuse);
+        if was_due {
+            self.behind = waits;
+        }
+        beat
     }
 
     /// Ends the session for a packet or request at the wrong moment, whichever it is.
@@ -541,6 +684,8 @@ impl Session {
     /// Ends the session. Whoever waits for an answer gets one: a poll is told with `close`.
     fn close(&mut self, reason: CloseReason) {
         self.drop_candidate();
+        self.unread = None;
+        self.laden = None;
         let (transport, post_reads) = match self.transport {
             State::Polling { post_reads, .. } | State::Closing { post_reads, .. } => {
                 self.outbox.clear();
@@ -557,3 +702,9 @@ impl Session {
         self.emit(Action::Closed(reason));
     }
 }
+
+/// Packets of a polling body that are applied before the shell looks whether more are welcome.
+const PACKETS_AT_ONCE: usize = 64;
+
+/// How long a client that still polls may take from an answer to its next poll: a slow round trip.
+const POLL_GAP: Duration = Duration::from_secs(5);

@@ -735,8 +735,13 @@ async fn a_line_lives_for_as_long_as_there_are_signs_of_life() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_is_closed_at_its_limit() {
-    let (mut owner, front) = Node::pair_with(|config| config.max_buffered_bytes = 1 << 20).await;
+async fn a_client_that_reads_nothing_is_refused_more_at_its_limit_and_closed() {
+    let (mut owner, front) = Node::pair_with(|config| {
+        config.max_buffered_bytes = 1 << 20;
+        config.max_backlog_bytes = Some(2 << 20);
+        config.stall_timeout = Some(Duration::from_millis(500));
+    })
+    .await;
     let (_, ws) = upgraded(&owner, &front).await;
     let socket = owner.opened().await;
     let frame = Frame::message(&Message::Text("x".repeat(50_000).into()));
@@ -745,7 +750,7 @@ async fn a_client_that_reads_nothing_is_closed_at_its_limit() {
         sent += 50_000;
         assert!(sent < 100_000_000, "it must come to an end");
         let stats = owner.server.stats();
-        assert!(stats.queued_bytes() <= (1 << 20) + 50_010, "{}", stats.queued_bytes());
+        assert!(stats.queued_bytes() <= 2 << 20, "{}", stats.queued_bytes());
         let _turns = owner.control.turns.load(SeqCst);
         tokio::task::yield_now().await;
     }

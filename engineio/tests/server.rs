@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engineio::server::SendError;
 use engineio::{CloseReason, Frame, Message, Origins, RequestError, Server, Transport, Transports};
 use futures_util::{SinkExt, StreamExt};
 use support::*;
@@ -798,12 +799,28 @@ async fn a_post_that_is_too_large_gets_413_and_the_session_lives_on() {
 }
 
 #[tokio::test]
-async fn too_many_packets_get_413_and_have_no_effect() {
-    let host = Host::with(|config| config.max_packets_per_payload = 3).await;
+async fn as_many_packets_as_fit_into_a_body_are_taken() {
+    let host = Host::start().await;
     let client = Polling::open(&host).await;
-    assert_eq!(client.post("4a\x1e4a\x1e4a\x1e4a").await.says(), (413, ""));
-    assert_eq!(client.post("4b\x1e4b\x1e4b").await.says(), (200, "ok"));
-    assert_eq!(client.poll().await.text(), "4b\x1e4b\x1e4b");
+    let count = 200_000;
+    let body = vec!["4a"; count].join("\x1e");
+    let posting = client.start_post(body.len()).await;
+    let (posted, echoed) = tokio::join!(
+        async {
+            let mut posting = posting;
+            posting.write(&body).await;
+            posting.response().await
+        },
+        async {
+            let mut echoed = 0;
+            while echoed < count {
+                echoed += client.poll().await.text().split('\x1e').filter(|packet| *packet == "4a").count();
+            }
+            echoed
+        }
+    );
+    assert_eq!(posted.says(), (200, "ok"));
+    assert_eq!(echoed, count);
 }
 
 #[tokio::test]
@@ -850,7 +867,7 @@ async fn a_goodbye_is_noticed_though_the_handler_is_behind_and_what_came_before_
 }
 
 #[tokio::test]
-async fn a_loss_behind_more_than_is_kept_is_noticed_by_the_ping_timeout() {
+async fn a_loss_is_noticed_though_nothing_is_read_for_a_handler_that_is_behind() {
     let mut host = quick_heartbeat().await;
     let mut ws = Ws::open(&host).await;
     host.control.behind.store(true, SeqCst);
@@ -859,8 +876,31 @@ async fn a_loss_behind_more_than_is_kept_is_noticed_by_the_ping_timeout() {
         ws.send(&kilobytes).await;
     }
     drop(ws);
-    assert_eq!(host.closed().await, CloseReason::PingTimeout);
+    assert_eq!(host.closed().await, CloseReason::TransportError, "a ping could not be written");
     host.idle().await;
+}
+
+#[tokio::test]
+async fn a_client_is_not_closed_for_pongs_that_are_not_read() {
+    let host = quick_heartbeat().await;
+    let mut ws = Ws::open(&host).await;
+    host.control.behind.store(true, SeqCst);
+    host.control.silent.store(true, SeqCst);
+    let kilobytes = format!("4{}", "x".repeat(40_000));
+    for _ in 0..3 {
+        ws.send(&kilobytes).await;
+    }
+    // Its pongs wait behind the third message; a second ping comes after the time for the first pong.
+    for _ in 0..2 {
+        assert_eq!(ws.text().await, "2");
+        ws.send("3").await;
+    }
+    host.control.silent.store(false, SeqCst);
+    host.control.catch_up();
+    ws.send("4still there").await;
+    while ws.text().await != "4still there" {
+        ws.send("3").await;
+    }
 }
 
 #[tokio::test]
@@ -889,19 +929,26 @@ async fn a_post_waits_for_a_handler_that_is_behind_and_a_second_one_overlaps() {
 }
 
 #[tokio::test]
-async fn a_websocket_client_that_never_reads_is_closed_and_its_queue_forgotten() {
-    let mut host = Host::with(|config| config.max_buffered_bytes = 200_000).await;
+async fn a_websocket_client_that_never_reads_is_refused_more_and_closed_after_the_stall_time() {
+    let mut host = Host::with(|config| {
+        config.max_buffered_bytes = 200_000;
+        config.max_backlog_bytes = Some(1_000_000);
+        config.stall_timeout = Some(Duration::from_millis(300));
+    })
+    .await;
     let _never_reads = Ws::open(&host).await;
     let socket = host.opened().await;
     let message = Frame::binary(&[0; 50_000]);
     within(async {
-        while socket.send(message.clone()).is_ok() {
-            assert!(host.server.stats().queued_bytes() <= 200_000);
+        while socket.send(message.clone()) != Err(SendError::Full) {
+            assert!(host.server.stats().queued_bytes() <= 1_000_000);
             tokio::task::yield_now().await;
         }
     })
     .await;
+    assert!(socket.queued_bytes() > 900_000 && !socket.is_closed());
     assert_eq!(host.closed().await, CloseReason::TransportError);
+    assert_eq!(socket.send(message), Err(SendError::Gone));
     host.idle().await;
 }
 
@@ -921,6 +968,156 @@ async fn a_websocket_client_that_never_reads_is_closed_by_the_ping_timeout_at_th
 }
 
 #[tokio::test]
+async fn a_client_that_reads_gets_everything_however_much_it_asked_for_before() {
+    let host = Host::start().await;
+    for (count, bytes) in [(1_000, 20_000), (200, 90_000), (20_000, 1_000), (60, 900_000)] {
+        let ws = Ws::open(&host).await;
+        let text = format!("4{}", "x".repeat(bytes));
+        let (mut sink, mut stream) = ws.split();
+        let sending = async {
+            for _ in 0..count {
+                sink.send(&text).await;
+            }
+        };
+        let reading = async {
+            for _ in 0..count {
+                assert!(stream.text().await == text);
+            }
+        };
+        tokio::join!(sending, reading);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_everything_and_holds_its_own_sending_up() {
+    let host = Host::with(|config| {
+        config.ping_interval = Duration::from_millis(200);
+        config.ping_timeout = Duration::from_millis(400);
+    })
+    .await;
+    let ws = Ws::open(&host).await;
+    let text = format!("4{}", "x".repeat(50_000));
+    let (mut sink, mut stream) = ws.split();
+    let count = 400;
+    // As in the published clients, a pong waits behind what was sent before it.
+    let (pinged, mut pings) = tokio::sync::mpsc::unbounded_channel();
+    let sending = async {
+        for _ in 0..count {
+            if pings.try_recv().is_ok() {
+                sink.send("3").await;
+            }
+            sink.send(&text).await;
+        }
+        while pings.recv().await.is_some() {
+            sink.send("3").await;
+        }
+    };
+    let mut most = 0;
+    let reading = async {
+        let pinged = pinged;
+        let mut read = 0;
+        while read < count {
+            let frame = stream.text().await;
+            if frame == "2" {
+                pinged.send(()).unwrap();
+                continue;
+            }
+            assert!(frame == text);
+            read += 1;
+            most = most.max(host.server.stats().queued_bytes());
+            if read % 8 == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await; // a reader of 20 MB/s
+            }
+        }
+    };
+    tokio::join!(sending, reading);
+    assert!(most < (1 << 20) + 200_000, "{most} bytes waited");
+}
+
+#[tokio::test]
+async fn the_clients_furthest_behind_go_first_when_too_much_waits_in_all() {
+    let mut host = Host::with(|config| {
+        config.max_buffered_bytes = 1_000_000;
+        config.max_backlog_bytes = Some(8_000_000);
+        config.max_total_backlog_bytes = 8_000_000;
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let client = Polling::open(&host).await;
+        clients.push((client, host.opened().await));
+    }
+    for ((_, socket), megabytes) in clients.iter().zip([3, 1, 2, 3]) {
+        for _ in 0..megabytes {
+            socket.send(Frame::binary(&[0; 1_000_000])).unwrap();
+        }
+    }
+    assert_eq!(host.closed().await, CloseReason::TransportError);
+    until(|| host.server.stats().queued_bytes() <= 7_000_000).await;
+    let open: Vec<bool> = clients.iter().map(|(_, socket)| !socket.is_closed()).collect();
+    assert!(open[1] && open[2] && open[0] != open[3], "{open:?}");
+}
+
+#[tokio::test]
+async fn a_sender_may_wait_for_room() {
+    let mut host = Host::start().await;
+    let mut ws = Ws::open(&host).await;
+    let socket = host.opened().await;
+    let frame = Frame::message(&Message::Text("x".repeat(100_000).into()));
+    let sender = tokio::spawn(async move {
+        for _ in 0..500 {
+            socket.ready().await.unwrap();
+            socket.send(frame.clone()).unwrap();
+            assert!(socket.queued_bytes() <= (1 << 20) + 100_200);
+        }
+        socket
+    });
+    for _ in 0..500 {
+        assert_eq!(ws.text().await.len(), 100_001);
+    }
+    let socket = within(sender).await.unwrap();
+    drop(ws);
+    until(|| socket.is_closed()).await;
+    assert_eq!(socket.ready().await, Err(SendError::Gone));
+}
+
+#[tokio::test]
+async fn a_sender_that_waits_for_room_learns_of_the_end() {
+    let mut host = Host::start().await;
+    let client = Polling::open(&host).await;
+    let socket = host.opened().await;
+    socket.send(Frame::binary(&vec![0; 2 << 20])).unwrap();
+    let waits = tokio::spawn({
+        let socket = socket.clone();
+        async move { socket.ready().await }
+    });
+    let _closed = client.post("1").await;
+    assert_eq!(within(waits).await.unwrap(), Err(SendError::Gone));
+}
+
+/// On one thread the session's task has no turn while the test sends.
+#[tokio::test]
+async fn a_client_is_not_behind_before_a_write_was_tried() {
+    let mut host = Host::with(|config| {
+        config.max_buffered_bytes = 100_000;
+        config.max_backlog_bytes = Some(200_000);
+    })
+    .await;
+    let mut ws = Ws::open(&host).await;
+    let socket = host.opened().await;
+    let turns = host.control.turns.load(SeqCst);
+    ws.send("4a").await;
+    assert_eq!(ws.text().await, "4a");
+    until(|| host.control.turns.load(SeqCst) > turns).await;
+    for number in 0..20 {
+        socket.send(Frame::message(&Message::Text(format!("{number}{}", "x".repeat(50_000)).into()))).unwrap();
+    }
+    for number in 0..20 {
+        assert!(ws.text().await.starts_with(&format!("4{number}x")));
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_its_poll_is_cut_off() {
     let mut host = Host::limited(|_| {}, |limits| limits.write_timeout = Duration::from_millis(100)).await;
     let client = Polling::open(&host).await;
@@ -932,16 +1129,20 @@ async fn a_client_that_does_not_read_its_poll_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_flood_of_mail_closes_the_session() {
-    let mut host = Host::with(|config| config.max_buffered_bytes = 10_000).await;
-    let _client = Polling::open(&host).await;
+async fn a_flood_of_messages_is_refused_and_leaves_the_client_alone() {
+    let mut host = Host::with(|config| {
+        config.max_buffered_bytes = 10_000;
+        config.max_backlog_bytes = Some(10_000);
+    })
+    .await;
+    let client = Polling::open(&host).await;
     let socket = host.opened().await;
-    for _ in 0..20 {
-        let _closed = socket.send(Frame::binary(&[0; 1000]));
-    }
-    assert_eq!(host.closed().await, CloseReason::TransportError);
-    assert!(socket.is_closed());
-    host.idle().await;
+    let sent = (0..20).filter(|_| socket.send(Frame::binary(&[0; 1000])).is_ok()).count();
+    assert!((5..10).contains(&sent), "{sent}");
+    assert_eq!(client.poll().await.text().split('\x1e').count(), sent);
+    until(|| socket.queued_bytes() == 0).await;
+    socket.send(Frame::binary(&[1])).unwrap();
+    assert_eq!(client.poll().await.text(), "bAQ==");
 }
 
 #[tokio::test]

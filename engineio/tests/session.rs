@@ -203,10 +203,29 @@ fn packets_without_a_meaning_are_ignored() {
 }
 
 #[test]
-fn too_many_packets_are_refused_and_have_no_effect() {
-    let mut talk = Talk::with(Transport::Polling, |config| config.max_packets_per_payload = 2);
-    assert_eq!(talk.post("4a\x1e4b\x1e4c"), [Action::RefusePost(Refusal::TooLarge)]);
-    assert_eq!(talk.post("4a\x1e4b"), [deliver("a"), deliver("b"), Action::AcceptPost]);
+fn many_packets_are_applied_as_they_are_asked_for_and_accepted_behind_the_last() {
+    let mut talk = Talk::polling();
+    let payload = (0..150).map(|number| format!("4{number}")).collect::<Vec<_>>().join("\x1e");
+    let mut actions = talk.post(&payload);
+    for count in [64, 128] {
+        assert_eq!(actions, (0..count).map(|number| deliver(&number.to_string())).collect::<Vec<_>>());
+        assert!(talk.session.has_unread());
+        actions.extend(talk.tell(Input::ReadOn));
+    }
+    assert_eq!(actions[149..], [deliver("149"), Action::AcceptPost]);
+    assert!(!talk.session.has_unread());
+    assert_eq!(talk.tell(Input::ReadOn), []);
+}
+
+#[test]
+fn a_post_overlaps_one_that_is_not_read_to_its_end() {
+    let mut talk = Talk::polling();
+    let _delivered = talk.post(&["4a"; 65].join("\x1e"));
+    assert_eq!(
+        talk.tell(Input::PostArrived),
+        [Action::RefusePost(Refusal::Empty), Action::AbortPost, closed(CloseReason::TransportError)]
+    );
+    assert_eq!(talk.tell(Input::ReadOn), []);
 }
 
 #[test]
@@ -911,29 +930,156 @@ fn a_handled_timeout_leaves_a_later_one() {
 // ---- budget and volatile ----
 
 #[test]
-fn a_client_too_far_behind_is_closed() {
+fn a_client_that_takes_nothing_while_much_waits_is_closed_after_the_stall_time() {
     for transport in [Transport::Polling, Transport::WebSocket] {
-        let mut talk = Talk::with(transport, |config| config.max_buffered_bytes = 1024);
-        let kilobyte = "x".repeat(1000);
-        assert_eq!(talk.tell(send(&kilobyte)), []);
-        assert_eq!(talk.tell(send(&kilobyte)), [closed(CloseReason::TransportError)]);
+        let mut talk = Talk::with(transport, |config| {
+            config.max_buffered_bytes = 1024;
+            config.stall_timeout = Some(ms(3_000));
+        });
+        let half = "x".repeat(500);
+        talk.to(1_000);
+        assert_eq!(talk.tell(send(&half)), []);
+        assert_eq!(talk.timeout(), Some(PING_INTERVAL));
+        talk.to(2_000);
+        assert_eq!(talk.tell(send(&half)), []);
+        assert_eq!(talk.timeout(), Some(5_000));
+        assert_eq!(talk.at(4_999), []);
+        assert_eq!(talk.at(5_000), [closed(CloseReason::TransportError)]);
         assert_eq!(talk.session.buffered_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_takes_a_little_from_time_to_time_stays() {
+    let mut talk = Talk::with(Transport::WebSocket, |config| {
+        config.max_buffered_bytes = 1024;
+        config.stall_timeout = Some(ms(3_000));
+    });
+    let _queued = talk.tell(send(&"x".repeat(5_000)));
+    for at in (2_000..20_000).step_by(2_000) {
+        talk.to(at);
+        talk.session.outbox().unwrap().advance(1);
+        assert_eq!(talk.tell(Input::Written), []);
+        assert_eq!(talk.timeout(), Some(at + 3_000));
+        assert_eq!(talk.at(at + 1_999), []);
+    }
+    talk.to(20_000);
+    let rest = talk.session.outbox().unwrap().remaining();
+    talk.session.outbox().unwrap().advance(rest);
+    assert_eq!(talk.tell(Input::Written), []);
+    assert_eq!(talk.timeout(), Some(PING_INTERVAL), "little enough waits");
+}
+
+#[test]
+fn a_polling_client_that_fetches_what_waits_stays() {
+    let mut talk = Talk::with(Transport::Polling, |config| {
+        config.max_buffered_bytes = 1024;
+        config.stall_timeout = Some(ms(3_000));
+        config.max_payload_bytes = 100;
+    });
+    for _ in 0..40 {
+        let _queued = talk.tell(send(&"x".repeat(90)));
+    }
+    for at in (2_000..20_000).step_by(2_000) {
+        talk.to(at);
+        assert_eq!(talk.tell(Input::PollArrived), [answer(&format!("4{}", "x".repeat(90)))]);
+        assert_eq!(talk.at(at + 1_999), []);
+    }
+}
+
+#[test]
+fn as_much_may_wait_as_is_configured_and_one_message_of_any_size() {
+    let mut talk = Talk::with(Transport::WebSocket, |config| {
+        config.max_buffered_bytes = 1024;
+        config.max_backlog_bytes = Some(2048);
+    });
+    assert!(talk.session.has_room_for(1_000_000));
+    let _queued = talk.tell(send(&"x".repeat(1000)));
+    let waits = talk.session.buffered_bytes();
+    assert!(talk.session.has_room_for(2048 - waits));
+    assert!(!talk.session.has_room_for(2048 - waits + 1));
+}
+
+#[test]
+fn input_is_wanted_again_when_a_quarter_of_the_high_water_mark_waits() {
+    let mut talk = Talk::with(Transport::WebSocket, |config| config.high_water_bytes = Some(1000));
+    let text = "x".repeat(300);
+    let bytes = message(&text).wire_len();
+    for wanted in [true, true, false] {
+        let _queued = talk.tell(send(&text));
+        assert_eq!(talk.session.wants_input(0), wanted);
+    }
+    for wanted in [false, false, true] {
+        talk.session.outbox().unwrap().advance(bytes);
+        assert_eq!(talk.session.wants_input(0), wanted);
     }
 }
 
 #[test]
 fn a_single_message_above_the_budget_is_sent_all_the_same() {
     let mut talk = Talk::with(Transport::Polling, |config| config.max_buffered_bytes = 1024);
-    let large = "x".repeat(5000);
+    let large = "x".repeat(50_000);
     assert_eq!(talk.tell(send(&large)), []);
     assert_eq!(talk.tell(Input::PollArrived), [answer(&format!("4{large}"))]);
 }
 
 #[test]
-fn a_ping_that_finds_no_room_closes_the_session() {
-    let mut talk = Talk::with(Transport::WebSocket, |config| config.max_buffered_bytes = 1024);
-    let _queued = talk.tell(send(&"x".repeat(1019)));
-    assert_eq!(talk.at(PING_INTERVAL), [closed(CloseReason::TransportError)]);
+fn a_ping_leaves_ahead_of_what_waits_and_behind_the_frame_in_progress() {
+    let mut talk = Talk::websocket();
+    for text in ["a", "b"] {
+        let _queued = talk.tell(send(text));
+    }
+    talk.session.outbox().unwrap().advance(1);
+    assert_eq!(talk.at(PING_INTERVAL), []);
+    talk.session.outbox().unwrap().advance(3);
+    assert_eq!(talk.written(), ["2", "4b"]);
+}
+
+#[test]
+fn a_client_that_takes_what_waits_is_given_time_to_answer_a_ping() {
+    let mut talk = Talk::websocket();
+    let _queued = talk.tell(send(&"x".repeat(5_000)));
+    assert_eq!(talk.at(PING_INTERVAL), []);
+    let took_at = PING_INTERVAL + 15_000;
+    talk.to(took_at);
+    talk.session.outbox().unwrap().advance(4_000);
+    assert_eq!(talk.tell(Input::Written), []);
+    assert_eq!(talk.at(PING_INTERVAL + PING_TIMEOUT), []);
+    assert_eq!(talk.timeout(), Some(took_at + PING_TIMEOUT));
+    assert_eq!(talk.at(took_at + PING_TIMEOUT), [closed(CloseReason::PingTimeout)]);
+}
+
+#[test]
+fn a_client_that_is_not_read_is_pinged_again_instead_of_closed() {
+    let mut talk = Talk::websocket();
+    assert_eq!(talk.at(PING_INTERVAL), []);
+    assert_eq!(talk.written(), ["2"]);
+    assert_eq!(talk.tell(Input::ReadingPaused), []);
+    assert_eq!(talk.at(PING_INTERVAL + PING_TIMEOUT), []);
+    assert_eq!(talk.written(), ["2"]);
+    let resumed_at = PING_INTERVAL + PING_TIMEOUT + 5_000;
+    talk.to(resumed_at);
+    assert_eq!(talk.tell(Input::ReadingResumed), []);
+    assert_eq!(talk.timeout(), Some(resumed_at + PING_TIMEOUT));
+    assert_eq!(talk.at(resumed_at + PING_TIMEOUT), [closed(CloseReason::PingTimeout)]);
+}
+
+#[test]
+fn a_shutdown_waits_for_a_client_that_still_polls_only() {
+    let mut talk = Talk::polling();
+    talk.to(20_000);
+    assert_eq!(talk.tell(Input::ShutDown), []);
+    assert_eq!(talk.timeout(), Some(20_000), "its last poll was answered long ago");
+    assert_eq!(talk.at(20_000), [closed(CloseReason::ForcedClose)]);
+
+    let mut talk = Talk::polling();
+    talk.to(19_000);
+    let _waits = talk.tell(Input::PollArrived);
+    let _answered = talk.tell(send("a"));
+    talk.to(20_000);
+    assert_eq!(talk.tell(Input::ShutDown), []);
+    assert_eq!(talk.timeout(), Some(24_000));
+    assert_eq!(talk.tell(Input::PollArrived), [answer("6\x1e1"), closed(CloseReason::ForcedClose)]);
 }
 
 #[test]
@@ -1149,8 +1295,13 @@ fn every_input() -> Vec<Input> {
         Input::Timeout,
         Input::PollAborted,
         Input::PostDropped(PostDrop::Aborted),
+        Input::Written,
+        Input::ReadOn,
+        Input::ReadingPaused,
+        Input::ReadingResumed,
         Input::Overflowed,
         Input::Close,
+        Input::ShutDown,
         Input::WebSocketEnded { close_frame: false },
         Input::WebSocketFailed,
     ]

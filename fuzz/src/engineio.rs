@@ -14,8 +14,8 @@ use engineio::{
 
 pub use self::letters::engineio_letters;
 
-const MAX_PACKETS: usize = 4;
 const MAX_BUFFERED_BYTES: usize = 2048;
+const MAX_BACKLOG_BYTES: usize = 4096;
 
 /// One polling body.
 ///
@@ -25,7 +25,7 @@ const MAX_BUFFERED_BYTES: usize = 2048;
 /// When one of these is broken.
 pub fn engineio_payload(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let decoded: Vec<_> = payload::decode(text.into(), MAX_PACKETS).collect();
+    let decoded: Vec<_> = payload::decode(text.into()).collect();
     assert_eq!(decoded, plain_payload(text));
     let messages: Vec<Message> = decoded
         .into_iter()
@@ -43,15 +43,12 @@ pub fn engineio_payload(data: &[u8]) {
     }
     assert!(body.len() <= most, "longer than announced");
     // A separator in a text message splits it; in a decoded one there is none.
-    let again: Vec<_> = payload::decode(body.into(), MAX_PACKETS).collect();
+    let again: Vec<_> = payload::decode(body.into()).collect();
     assert_eq!(again, messages.into_iter().map(|message| Ok(Packet::Message(message))).collect::<Vec<_>>());
 }
 
 fn plain_payload(text: &str) -> Vec<Result<Packet, DecodeError>> {
     let parts: Vec<&str> = text.split('\x1e').collect();
-    if parts.len() > MAX_PACKETS {
-        return vec![Err(DecodeError::TooManyPackets)];
-    }
     let mut packets = Vec::new();
     for part in parts {
         packets.push(plain_packet(part));
@@ -110,8 +107,8 @@ pub fn engineio_session(data: &[u8]) {
     let transport = if lines.next() == Some(b"websocket") { Transport::WebSocket } else { Transport::Polling };
     let mut config = Config::default();
     config.max_payload_bytes = 64;
-    config.max_packets_per_payload = MAX_PACKETS;
     config.max_buffered_bytes = MAX_BUFFERED_BYTES;
+    config.max_backlog_bytes = Some(MAX_BACKLOG_BYTES);
     let mut now = Instant::now();
     let session = Session::open(&Sid::from_random([0; 15]), transport, Arc::new(config), now);
     let polls = usize::from(transport == Transport::Polling);
@@ -121,12 +118,17 @@ pub fn engineio_session(data: &[u8]) {
         let Some((&command, rest)) = line.split_first() else { continue };
         if command == b'w' {
             talk.write();
-            continue;
         }
         let Some(input) = talk.parse(command, rest) else { continue };
         if command == b't' {
             let text = str::from_utf8(rest).unwrap_or_default();
             now += Duration::from_millis(text.parse::<u32>().unwrap_or_default().into());
+        }
+        // A shell asks before it sends.
+        if let Input::Send(frame) = &input
+            && !talk.session.has_room_for(frame.cost())
+        {
+            continue;
         }
         talk.note(&input);
         talk.session.handle(input.clone(), now);
@@ -135,7 +137,8 @@ pub fn engineio_session(data: &[u8]) {
             assert!(talk.session.poll_timeout().is_none_or(|at| at > now), "a handled alarm is still due");
         }
         assert_eq!(talk.session.poll_timeout().is_none(), talk.closed, "an alarm is missing, or left over");
-        assert!(talk.session.buffered_bytes() <= MAX_BUFFERED_BYTES, "over the budget");
+        // Beside what the application sends there is a ping at most.
+        assert!(talk.session.buffered_bytes() <= MAX_BACKLOG_BYTES + Frame::binary(b"").cost(), "over the limit");
         assert!(talk.closed || (talk.polls <= 1 && talk.posts <= 1), "an overlap goes on");
     }
     talk.write();
@@ -173,8 +176,13 @@ impl Talk {
             b'f' => Input::WebSocketFailed,
             b's' => Input::Send(self.message(rest)),
             b'v' => Input::SendVolatile(self.message(rest)),
+            b'w' => Input::Written,
+            b'r' => Input::ReadOn,
+            b'p' => Input::ReadingPaused,
+            b'u' => Input::ReadingResumed,
             b'O' => Input::Overflowed,
             b'C' => Input::Close,
+            b'S' => Input::ShutDown,
             b't' => Input::Timeout,
             _ => return None,
         })
@@ -208,7 +216,7 @@ impl Talk {
             match action {
                 Action::AnswerPoll(body) => {
                     self.polls = self.polls.checked_sub(1).expect("an answer without a poll");
-                    for packet in payload::decode(body.into(), usize::MAX) {
+                    for packet in payload::decode(body.into()) {
                         if let Packet::Message(Message::Text(text)) = packet.expect("we send packets only") {
                             self.see(&text);
                         }

@@ -5,8 +5,9 @@
 //! happens in one task, handlers included, so a handler must not block its thread; what takes long belongs into
 //! `tokio::spawn` or `spawn_blocking`.
 //!
-//! A client that goes away does not cut a handler short: events that have arrived are handled, then the disconnect
-//! handler runs, then the socket is gone.
+//! A client that goes away leaves its rooms and its namespace at once, whatever its handlers do. It does not cut a handler
+//! short: events that have arrived are handled, then the disconnect handler runs, each within
+//! [`Config::handler_grace`].
 
 pub mod adapter;
 mod broadcast;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engineio::server::{Application, Body, Handshake as EngineHandshake, Limits, Relay, Reset, Stats};
@@ -34,9 +36,7 @@ pub use self::broadcast::Broadcast;
 pub use self::cluster::{Acks, RemoteSocket};
 pub use self::namespace::{Namespace, NamespaceBuilder, ServerAck, ServerSideError};
 pub use self::recovery::RecoveryConfig;
-pub use self::socket::{
-    Ack, AckError, Closed, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId,
-};
+pub use self::socket::{Ack, AckError, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId};
 
 use self::adapter::{Adapter, Local};
 use self::client::{Client, Mail};
@@ -51,9 +51,21 @@ pub struct Config {
     pub engine: engineio::Config,
     /// Limits of one client's packets, namespaces and acks.
     pub connection: ConnectionConfig,
-    /// Most events of one client that may wait for its handlers; while there are as many, nothing is read from it, acks
-    /// included. Default: 256. At least 1.
+    /// Most events of one client that may wait for its handlers before nothing more is read from it. Default: 256. At
+    /// least 1.
     pub max_waiting_events: usize,
+    /// Most bytes of such events, each with what it occupies beside its text. Default: 1 MiB. At least 1.
+    pub max_waiting_bytes: usize,
+    /// Most bytes of such events while an ack of the client is awaited, in place of both limits above: the ack may come
+    /// behind them, and the handler that awaits it would keep them waiting. Default: 16 MiB. At least
+    /// `max_waiting_bytes`.
+    pub max_waiting_bytes_before_ack: usize,
+    /// What a broadcast does with a client for which as much waits as may,
+    /// [`engineio::Config::max_backlog_bytes`]. Default: [`SlowClients::Disconnect`].
+    pub slow_clients: SlowClients,
+    /// How long the handlers of a socket may run on after its end. Then they are dropped where they wait, with the events
+    /// that have not been handled, and the log names the event; the disconnect handler gets as long again. Default: 30 s.
+    pub handler_grace: Duration,
     /// Request headers of the handshake that sockets keep. Default: none, since they cost memory for as long as the
     /// client stays.
     pub kept_headers: Vec<HeaderName>,
@@ -63,8 +75,28 @@ impl Default for Config {
     fn default() -> Self {
         let mut engine = engineio::Config::default();
         engine.path = "/socket.io".to_owned();
-        Self { engine, connection: ConnectionConfig::default(), max_waiting_events: 256, kept_headers: Vec::new() }
+        Self {
+            engine,
+            connection: ConnectionConfig::default(),
+            max_waiting_events: 256,
+            max_waiting_bytes: 1 << 20,
+            max_waiting_bytes_before_ack: 16 << 20,
+            slow_clients: SlowClients::Disconnect,
+            handler_grace: Duration::from_secs(30),
+            kept_headers: Vec::new(),
+        }
     }
+}
+
+/// What a broadcast does with a client that is too far behind to take it. An event to a single socket is refused with
+/// [`EmitError::Full`] instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowClients {
+    /// Disconnects it, with [`DisconnectReason::TransportError`], so that it knows that it has missed something.
+    Disconnect,
+    /// Leaves it out, as if the event were volatile.
+    Skip,
 }
 
 /// Why a server could not be built.
@@ -183,8 +215,19 @@ impl IoBuilder {
     /// # Errors
     /// [`BuildError`] for a setting out of range, or a name that is wrong or taken.
     pub fn build(self) -> Result<Io, BuildError> {
-        if self.config.max_waiting_events == 0 {
-            return Err(BuildError::Config { field: "max_waiting_events", allowed: "at least 1" });
+        let Config { max_waiting_events, max_waiting_bytes, max_waiting_bytes_before_ack, .. } = self.config;
+        for (valid, field, allowed) in [
+            (max_waiting_events >= 1, "max_waiting_events", "at least 1"),
+            (max_waiting_bytes >= 1, "max_waiting_bytes", "at least 1"),
+            (
+                max_waiting_bytes_before_ack >= max_waiting_bytes,
+                "max_waiting_bytes_before_ack",
+                "at least max_waiting_bytes",
+            ),
+        ] {
+            if !valid {
+                return Err(BuildError::Config { field, allowed });
+            }
         }
         let mut namespaces = HashMap::new();
         for (name, builder) in self.namespaces {
@@ -200,7 +243,12 @@ impl IoBuilder {
         let hub = Arc::new(Hub {
             namespaces,
             connection: self.config.connection,
-            max_waiting_events: self.config.max_waiting_events,
+            waiting: WaitingLimits {
+                events: max_waiting_events,
+                bytes: max_waiting_bytes,
+                bytes_before_ack: max_waiting_bytes_before_ack,
+            },
+            handler_grace: self.config.handler_grace,
             kept_headers: self.config.kept_headers,
             closing: AtomicBool::new(false),
         });
@@ -296,7 +344,8 @@ impl Io {
     /// gone.
     ///
     /// As in the reference server no DISCONNECT packet is sent, so that clients come back by themselves. Handlers at work
-    /// are waited for, however long they take; `tokio::time::timeout` around this sets a limit.
+    /// are waited for, within [`Config::handler_grace`], and clients that still fetch what waits for them, within
+    /// [`engineio::Config::close_timeout`].
     pub async fn close(&self) {
         self.hub.closing.store(true, Release);
         // Sockets leave now, though the session of a client that does not poll lingers until its time is up.
@@ -318,11 +367,20 @@ impl Io {
     }
 }
 
+/// How much of one client may wait for its handlers.
+#[derive(Clone, Copy)]
+struct WaitingLimits {
+    events: usize,
+    bytes: usize,
+    bytes_before_ack: usize,
+}
+
 /// What all clients share.
 struct Hub {
     namespaces: HashMap<Box<str>, Namespace>,
     connection: ConnectionConfig,
-    max_waiting_events: usize,
+    waiting: WaitingLimits,
+    handler_grace: Duration,
     kept_headers: Vec<HeaderName>,
     closing: AtomicBool,
 }

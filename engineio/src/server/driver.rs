@@ -4,16 +4,14 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytestring::ByteString;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::mailbox::{Mail, Mailbox, PostBody, Reply};
+use super::mailbox::{Backlog, Mail, Mailbox, PostBody, Reply};
 use super::websocket::{End, Event, WebSocket};
 use super::{Handler, Link, Registration};
 use crate::config::Config;
@@ -38,6 +36,14 @@ pub(super) struct Driver<H: Handler> {
     /// Messages that came while the handler was not ready.
     held: VecDeque<Message>,
     held_bytes: usize,
+    /// What was read while the handler was not ready, or too much waited for the client.
+    ahead: Ahead,
+    /// Nothing is read since the handler is behind, and the session knows.
+    paused: bool,
+    /// Reading stopped before the socket had nothing more.
+    stopped: bool,
+    /// The handler has put something off until less waits for the client.
+    puts_off: bool,
     /// Keeps the session in the server's table and counts.
     registration: Registration<H::Mail>,
     config: Arc<Config>,
@@ -62,10 +68,32 @@ struct Requests {
     second_post: Option<oneshot::Sender<Reply>>,
 }
 
-/// How much is kept for a handler that is not ready before nothing more is read: enough that the heartbeats and the
-/// goodbye of a client that says little are still noticed.
-const MAX_HELD_BYTES: usize = 64 * 1024;
-const MAX_HELD_MESSAGES: usize = 64;
+#[derive(Clone, Copy, Default)]
+struct Ahead {
+    bytes: usize,
+    messages: usize,
+}
+
+/// How much is read while the handler is not ready or too much waits for the client: enough that the heartbeats and the
+/// end of a client that sends little are still noticed.
+const MAX_AHEAD: Ahead = Ahead { bytes: 64 * 1024, messages: 64 };
+
+/// How many bytes of messages one turn reads before other tasks of its thread get theirs.
+const MAX_TURN_BYTES: usize = 1 << 20;
+/// What some packets of a polling body count in that, however small they are.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// The handler's way to its client, over some fields of a driver while others are in use.
+macro_rules! link {
+    ($driver:expr, $now:expr) => {
+        Link {
+            session: &mut $driver.session,
+            now: $now,
+            queued: $driver.mailbox.queued_bytes(),
+            puts_off: &mut $driver.puts_off,
+        }
+    };
+}
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -117,6 +145,10 @@ impl<H: Handler> Driver<H> {
             requests: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            ahead: Ahead::default(),
+            paused: false,
+            stopped: false,
+            puts_off: false,
             registration,
             config,
             called: true,
@@ -161,28 +193,33 @@ impl<H: Handler> Driver<H> {
         armed: &mut Instant,
     ) -> Poll<()> {
         self.settled = false;
+        let mut read = 0;
         loop {
             let now = now();
             self.take_mail(now);
             let called = std::mem::take(&mut self.called);
             if called {
-                self.read(cx, io, now);
+                read += self.read(cx, io, now);
                 self.read_candidate(cx, io, now);
-                self.poll_requests(io, now);
+                read += self.poll_requests(io, now);
                 self.handle_timeouts(now);
             }
-            let had_room = self.has_room();
             if !self.settled {
                 self.poll_handler(cx, now);
             }
-            // Reading stopped at the bound, and can go on.
-            self.called |= !had_room && self.has_room();
             self.write(io, now);
+            self.update_flow(now);
             let Some(deadline) = self.deadline().filter(|_| self.closed.is_none()) else {
                 return Poll::Ready(());
             };
             if called || deadline != *armed {
                 self.called |= is_due(io, sleep.as_mut(), armed, deadline);
+            }
+            if read >= MAX_TURN_BYTES {
+                self.count_bytes();
+                self.mailbox.pause(self.backlog());
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if !self.called && self.settled && self.park(cx) {
                 self.count_bytes();
@@ -191,14 +228,42 @@ impl<H: Handler> Driver<H> {
         }
     }
 
+    /// Lets reading, and a handler that has put work off, go on where they can.
+    fn update_flow(&mut self, now: Instant) {
+        if self.puts_off && self.session.wants_input(self.mailbox.queued()) {
+            self.puts_off = false;
+            self.settled = false;
+        }
+        if self.has_room() {
+            self.called |= std::mem::take(&mut self.stopped);
+            if std::mem::take(&mut self.paused) {
+                self.session.handle(Input::ReadingResumed, now);
+            }
+        } else if self.stopped && !self.paused && !self.handler.is_ready() {
+            self.paused = true;
+            self.session.handle(Input::ReadingPaused, now);
+        }
+    }
+
+    fn backlog(&self) -> Backlog {
+        let bytes = self.session.buffered_bytes();
+        let writable = self.websocket.is_some() && self.candidate.is_none() && bytes == 0;
+        Backlog { bytes, unhandled: self.unhandled_bytes(), writable }
+    }
+
+    /// What the client's messages occupy that have not been handled.
+    fn unhandled_bytes(&self) -> usize {
+        self.held_bytes + self.held.len() * size_of::<Message>() + self.handler.unhandled_bytes()
+    }
+
     /// Goes to sleep, unless there is mail.
     fn park(&mut self, cx: &Context<'_>) -> bool {
-        let drained = self.websocket.is_some() && self.candidate.is_none() && self.session.buffered_bytes() == 0;
-        self.mailbox.park(cx, &mut self.emptied, drained)
+        let backlog = self.backlog();
+        self.mailbox.park(cx, &mut self.emptied, backlog)
     }
 
     fn take_mail(&mut self, now: Instant) {
-        let taken = self.mailbox.take();
+        let taken = self.mailbox.take(self.session.buffered_bytes());
         self.called |= taken.called;
         if taken.overflowed {
             // Nothing can follow a frame that has been cut short, not even a close frame.
@@ -214,7 +279,7 @@ impl<H: Handler> Driver<H> {
                 Mail::SendVolatile(frame) => self.session.handle(Input::SendVolatile(frame), now),
                 Mail::Application(mail) => {
                     self.settled = false;
-                    self.handler.on_mail(mail, &mut Link::new(&mut self.session, now));
+                    self.handler.on_mail(mail, &mut link!(self, now));
                 }
                 Mail::Poll(reply) => {
                     self.called = true;
@@ -243,7 +308,7 @@ impl<H: Handler> Driver<H> {
                     self.called = true;
                     if let Some(second) = self.candidate.take() {
                         // The session keeps the first; this one leaves by the same door as a refused one.
-                        tokio::spawn(websocket.finish(None));
+                        tokio::spawn(websocket.finish(None, self.config.close_timeout));
                         self.candidate = Some(second);
                     } else {
                         self.candidate = Some(websocket);
@@ -252,6 +317,7 @@ impl<H: Handler> Driver<H> {
                     }
                 }
                 Mail::Close => self.session.handle(Input::Close, now),
+                Mail::ShutDown => self.session.handle(Input::ShutDown, now),
             }
         }
         if taken.written > 0 {
@@ -269,13 +335,20 @@ impl<H: Handler> Driver<H> {
     fn perform(&mut self, now: Instant) {
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Deliver(message) if self.held.is_empty() && self.handler.is_ready() => {
-                    self.settled = false;
-                    self.handler.on_message(message, &mut Link::new(&mut self.session, now));
-                }
                 Action::Deliver(message) => {
-                    self.held_bytes += message.len();
-                    self.held.push_back(message);
+                    if self.keeps_up() {
+                        self.ahead = Ahead::default();
+                    } else {
+                        self.ahead.bytes += message.len();
+                        self.ahead.messages += 1;
+                    }
+                    if self.held.is_empty() && self.handler.is_ready() {
+                        self.settled = false;
+                        self.handler.on_message(message, &mut link!(self, now));
+                    } else {
+                        self.held_bytes += message.len();
+                        self.held.push_back(message);
+                    }
                 }
                 Action::RoundTrip(time) => self.handler.on_round_trip(time),
                 Action::AnswerPoll(payload) => answer(&mut self.requests().poll, Reply::Payload(payload.into())),
@@ -297,7 +370,7 @@ impl<H: Handler> Driver<H> {
                 Action::AbortPost => self.answer_post(Reply::Reset),
                 Action::DropCandidate => {
                     if let Some(candidate) = self.candidate.take() {
-                        tokio::spawn(candidate.finish(None));
+                        tokio::spawn(candidate.finish(None, self.config.close_timeout));
                     }
                 }
                 Action::WriteCandidate(frame) => {
@@ -321,17 +394,30 @@ impl<H: Handler> Driver<H> {
         answer(&mut requests.post, reply);
     }
 
-    /// Tells whether more may be read.
-    fn has_room(&self) -> bool {
-        self.held_bytes < MAX_HELD_BYTES && self.held.len() < MAX_HELD_MESSAGES
+    /// Returns `true` if the handler keeps up, and the client takes what is sent to it.
+    fn keeps_up(&mut self) -> bool {
+        self.session.wants_input(self.mailbox.queued()) && self.handler.is_ready()
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) {
-        let Some(mut websocket) = self.websocket.take() else { return };
-        while self.closed.is_none() && self.has_room() {
+    /// Returns `true` if more may be read.
+    fn has_room(&mut self) -> bool {
+        let little_ahead = self.ahead.bytes < MAX_AHEAD.bytes && self.ahead.messages < MAX_AHEAD.messages;
+        self.closed.is_none() && (little_ahead || self.keeps_up())
+    }
+
+    /// Reads what the WebSocket has, and returns how many bytes of messages that were.
+    fn read(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) -> usize {
+        let Some(mut websocket) = self.websocket.take() else { return 0 };
+        let mut bytes = 0;
+        while self.closed.is_none() {
+            if bytes >= MAX_TURN_BYTES || !self.has_room() {
+                self.stopped = true;
+                break;
+            }
             let read = websocket.poll_read(io, |event| {
                 match event {
                     Event::Frame(frame) => {
+                        bytes += frame.len();
                         self.session.handle(Input::Frame(frame), now);
                         self.perform(now);
                         // At once, while the message is in the processor's cache.
@@ -345,7 +431,7 @@ impl<H: Handler> Driver<H> {
                         }
                     }
                 }
-                self.closed.is_none() && self.has_room()
+                bytes < MAX_TURN_BYTES && self.has_room()
             });
             match read {
                 Poll::Pending => break,
@@ -358,6 +444,7 @@ impl<H: Handler> Driver<H> {
             }
         }
         self.websocket = Some(websocket);
+        bytes
     }
 
     fn read_candidate(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) {
@@ -384,7 +471,7 @@ impl<H: Handler> Driver<H> {
         if let Poll::Ready(Some(end)) = read {
             match self.candidate.take() {
                 Some(candidate) => {
-                    tokio::spawn(candidate.finish(None));
+                    tokio::spawn(candidate.finish(None, self.config.close_timeout));
                     self.session.handle(Input::CandidateLost, now);
                 }
                 None => self.session.handle(ended(end), now),
@@ -392,7 +479,7 @@ impl<H: Handler> Driver<H> {
             self.perform(now);
         }
         if self.candidate.is_none() && self.websocket.is_some() {
-            self.read(cx, io, now); // registers the new transport with this task
+            let _bytes = self.read(cx, io, now); // registers the new transport with this task
         }
         if let Some(candidate) = &mut self.candidate
             && let Poll::Ready(Err(_broken)) = candidate.poll_probe(io)
@@ -405,7 +492,7 @@ impl<H: Handler> Driver<H> {
     fn handle_timeouts(&mut self, now: Instant) {
         if self.handler.poll_timeout().is_some_and(|due| now >= due) {
             self.settled = false;
-            self.handler.on_timeout(&mut Link::new(&mut self.session, now));
+            self.handler.on_timeout(&mut link!(self, now));
         }
         if self.session.poll_timeout().is_some_and(|due| now >= due) {
             self.session.handle(Input::Timeout, now);
@@ -416,41 +503,42 @@ impl<H: Handler> Driver<H> {
     /// Lets the handler go on, and hands over what was held for it.
     fn poll_handler(&mut self, cx: &mut Context<'_>, now: Instant) {
         self.settled = true;
-        self.handler.poll(cx, &mut Link::new(&mut self.session, now));
-        if !self.held.is_empty() {
-            while self.handler.is_ready()
-                && let Some(message) = self.take_held()
-            {
-                let link = &mut Link::new(&mut self.session, now);
-                self.handler.on_message(message, link);
-                self.handler.poll(cx, link);
-            }
+        self.handler.poll(cx, &mut link!(self, now));
+        while !self.held.is_empty() && self.handler.is_ready() {
+            self.hand_over_held(now);
+            self.handler.poll(cx, &mut link!(self, now));
         }
         self.perform(now);
     }
 
-    fn take_held(&mut self) -> Option<Message> {
-        let message = self.held.pop_front();
-        if let Some(message) = &message {
+    fn hand_over_held(&mut self, now: Instant) {
+        if let Some(message) = self.held.pop_front() {
             self.held_bytes -= message.len();
+            self.handler.on_message(message, &mut link!(self, now));
         }
         if self.held.is_empty() {
             self.held = VecDeque::new();
         }
-        message
     }
 
-    /// Takes the body of a POST once it is complete and the handler keeps up, and notices a poll that its client gave
-    /// up.
-    fn poll_requests(&mut self, cx: &mut Context<'_>, now: Instant) {
-        if let Some(body) = self.poll_post_body(cx) {
-            match body {
-                Ok(body) => self.session.handle(Input::PostReceived(body), now),
-                Err(drop) => {
-                    self.requests().post = None; // the shell has answered it
-                    self.session.handle(Input::PostDropped(drop), now);
-                }
+    /// Reads on in the body of a POST that is complete, as far as there is room, and notices a poll that its client gave
+    /// up. Returns what that counts in one turn.
+    fn poll_requests(&mut self, cx: &mut Context<'_>, now: Instant) -> usize {
+        let mut read = 0;
+        while self.session.has_unread() || self.has_body(cx) {
+            if read >= MAX_TURN_BYTES || !self.has_room() {
+                self.stopped = true;
+                break;
             }
+            self.read_body(now);
+            read += BATCH_BYTES;
+        }
+        if let Some(requests) = &mut self.requests
+            && let Some(PostBody::Dropped(drop)) = requests.post_body
+        {
+            requests.post_body = None;
+            requests.post = None; // the shell has answered it
+            self.session.handle(Input::PostDropped(drop), now);
             self.perform(now);
         }
         if let Some(requests) = &mut self.requests
@@ -461,54 +549,66 @@ impl<H: Handler> Driver<H> {
             self.session.handle(Input::PollAborted, now);
             self.perform(now);
         }
+        read
     }
 
-    fn poll_post_body(&mut self, cx: &mut Context<'_>) -> Option<Result<ByteString, PostDrop>> {
-        let has_room = self.has_room();
-        let slot = &mut self.requests.as_deref_mut()?.post_body;
-        if let Some(PostBody::Coming(coming)) = slot {
+    /// Returns `true` if the body of a POST is there, to be read.
+    fn has_body(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(Requests { post_body: Some(body), .. }) = self.requests.as_deref_mut() else { return false };
+        if let PostBody::Coming(coming) = body {
             match Pin::new(coming).poll(cx) {
-                Poll::Pending => return None,
-                Poll::Ready(Ok(Ok(body))) => *slot = Some(PostBody::Complete(body)),
-                Poll::Ready(Ok(Err(drop))) => {
-                    *slot = None;
-                    return Some(Err(drop));
-                }
+                Poll::Pending => return false,
+                Poll::Ready(Ok(Ok(text))) => *body = PostBody::Complete(text),
+                Poll::Ready(Ok(Err(drop))) => *body = PostBody::Dropped(drop),
                 // The request was dropped, since its client left.
-                Poll::Ready(Err(_)) => {
-                    *slot = None;
-                    return Some(Err(PostDrop::Aborted));
-                }
+                Poll::Ready(Err(_)) => *body = PostBody::Dropped(PostDrop::Aborted),
             }
         }
-        match slot.take_if(|_| has_room)? {
-            PostBody::Complete(body) => Some(Ok(body)),
-            PostBody::Coming(_) => None, // was turned into one of the others above
-        }
+        matches!(body, PostBody::Complete(_))
+    }
+
+    /// Reads the next packets of the body.
+    fn read_body(&mut self, now: Instant) {
+        let body = self.requests.as_deref_mut().and_then(|requests| requests.post_body.take());
+        let input = match body {
+            Some(PostBody::Complete(body)) => Input::PostReceived(body),
+            other => {
+                if let Some(requests) = &mut self.requests {
+                    requests.post_body = other;
+                }
+                Input::ReadOn
+            }
+        };
+        self.session.handle(input, now);
+        self.perform(now);
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) {
         if let (Some(websocket), Some(outbox)) = (&mut self.websocket, self.session.outbox())
-            && let Poll::Ready(Err(_broken)) = websocket.poll_write(cx, outbox)
+            && !outbox.is_empty()
         {
-            self.session.handle(Input::WebSocketFailed, now);
-            self.perform(now);
+            match websocket.poll_write(cx, outbox) {
+                Poll::Ready(Err(_broken)) => {
+                    self.session.handle(Input::WebSocketFailed, now);
+                    self.perform(now);
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => self.session.handle(Input::Written, now),
+            }
         }
     }
 
     /// Keeps the server's count of waiting bytes true, without touching it while nothing waits.
     fn count_bytes(&mut self) {
-        let bytes = self.session.buffered_bytes();
+        let bytes = self.session.buffered_bytes() + self.unhandled_bytes();
         if bytes != self.counted_bytes {
-            let total = &self.registration.stats().queued_bytes;
-            total.fetch_add(bytes.wrapping_sub(self.counted_bytes), Relaxed);
+            self.registration.count_queued(self.counted_bytes, bytes);
             self.counted_bytes = bytes;
         }
     }
 
     fn uncount_bytes(&mut self) {
         let counted = std::mem::take(&mut self.counted_bytes);
-        self.registration.stats().queued_bytes.fetch_sub(counted, Relaxed);
+        self.registration.count_queued(counted, 0);
     }
 
     /// Tells the application, lets the sockets go, and waits for both.
@@ -522,23 +622,23 @@ impl<H: Handler> Driver<H> {
         self.requests = None;
         // What came before the end is handed over before it.
         let now = now();
-        while let Some(message) = self.take_held() {
-            self.handler.on_message(message, &mut Link::new(&mut self.session, now));
+        while !self.held.is_empty() {
+            self.hand_over_held(now);
         }
         self.handler.on_close(reason);
         let candidate = self.candidate.take();
         let websocket = self.websocket.take();
         let outbox = self.session.take_outbox();
-        self.uncount_bytes();
+        let within = self.config.close_timeout;
         tokio::join!(
             async {
                 if let Some(websocket) = websocket {
-                    websocket.finish(Some(outbox)).await;
+                    websocket.finish(Some(outbox), within).await;
                 }
             },
             async {
                 if let Some(candidate) = candidate {
-                    candidate.finish(None).await;
+                    candidate.finish(None, within).await;
                 }
             },
             poll_fn(|cx| self.handler.poll_finished(cx)),
@@ -547,7 +647,7 @@ impl<H: Handler> Driver<H> {
 }
 
 impl<H: Handler> Drop for Driver<H> {
-    // Matters where a handler panicked: nobody else would stop the mail.
+    // Matters where a handler panicked: the mailbox would go on to take mail.
     fn drop(&mut self) {
         self.mailbox.close();
         self.uncount_bytes();

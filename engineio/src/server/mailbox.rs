@@ -1,8 +1,12 @@
 //! The way into a session's task: a bounded, lazily allocated queue with one reader.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::mem::size_of;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytestring::ByteString;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -11,7 +15,7 @@ use tokio::sync::oneshot;
 use super::gather::{MAX_GATHERED_BYTES, gather};
 use super::websocket::WebSocket;
 use crate::frame::Frame;
-use crate::session::{PostDrop, Refusal};
+use crate::session::{FRAME_OVERHEAD_BYTES, PostDrop, Refusal};
 
 /// What reaches a session's task from outside.
 pub(super) enum Mail<M> {
@@ -21,6 +25,8 @@ pub(super) enum Mail<M> {
     Send(Frame),
     SendVolatile(Frame),
     Close,
+    /// The whole server closes.
+    ShutDown,
     Application(M),
 }
 
@@ -30,6 +36,8 @@ pub(super) enum PostBody {
     Complete(ByteString),
     /// It is being read. A sender that is dropped means a client that left.
     Coming(oneshot::Receiver<Result<ByteString, PostDrop>>),
+    /// It will not come.
+    Dropped(PostDrop),
 }
 
 /// The answer to one polling request.
@@ -44,37 +52,102 @@ pub(super) enum Reply {
 
 pub(super) struct Mailbox<M> {
     state: Mutex<State<M>>,
+    /// What the queue counts, readable without the lock.
+    queued: AtomicUsize,
     /// The frame that mail consists of, if it is nothing but a frame.
     frame_of: fn(&M) -> Option<&Frame>,
 }
 
 struct State<M> {
     queue: VecDeque<Mail<M>>,
-    bytes: usize,
-    max_bytes: usize,
+    /// What the queue counts against the limit.
+    cost: usize,
+    /// What waits behind the reader, to be written: as of its last turn, with the mail it took since.
+    backlog: usize,
+    /// What the client's messages occupy that wait for their handlers, as of the reader's last turn.
+    unhandled: usize,
+    limits: Limits,
     overflowed: bool,
     closed: bool,
     /// A socket or a timer that the reader waits for has called.
     called: bool,
+    /// The reader is at work: between [`Mailbox::take`] and [`Mailbox::park`].
+    running: bool,
     /// Set while the reader sleeps.
     waker: Option<Waker>,
+    /// Tasks that wait for the backlog to shrink.
+    senders: Vec<Waker>,
     /// A second hold on the reader's connection, for [`Mailbox::flush`].
     outlet: Option<OwnedWriteHalf>,
     /// Nothing waits to be written before the mail. Only true while the reader sleeps.
     outlet_open: bool,
-    /// The reader has not been woken for the mail, since somebody is to flush it.
+    /// The reader has not been woken for the mail, since a flush follows.
     to_flush: bool,
     /// How much of the first mail's frame has been written. Then the reader is awake.
     written: usize,
 }
 
+/// What mail with so many bytes counts.
+const fn mail_cost<M>(bytes: usize) -> usize {
+    bytes.saturating_add(size_of::<Mail<M>>() + FRAME_OVERHEAD_BYTES)
+}
+
+/// The limits of what waits for one client, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Beyond it mail is refused.
+    pub(super) max: usize,
+    /// Up to it senders that wait for room go on.
+    pub(super) high_water: usize,
+}
+
 impl<M> State<M> {
-    fn push(&mut self, mail: Mail<M>, bytes: usize) {
-        if (self.bytes + bytes > self.max_bytes && self.bytes > 0) || self.queue.len() >= MAX_MAILS {
-            self.overflowed = true;
+    /// What waits for the client: the mail, and what is behind the reader.
+    fn waiting(&self) -> usize {
+        self.cost + self.backlog
+    }
+
+    fn fits(&self, cost: usize) -> bool {
+        let waiting = self.waiting();
+        waiting == 0 || waiting.saturating_add(cost) <= self.limits.max
+    }
+
+    /// Takes mail of the application, unless too much waits. A client is not behind before a write was tried: where the
+    /// reader has had no turn to do so, it is tried here.
+    fn push(&mut self, mail: Mail<M>, bytes: usize, frame_of: fn(&M) -> Option<&Frame>) -> Result<(), SendError> {
+        if self.closed {
+            return Err(SendError::Gone);
+        }
+        let cost = mail_cost::<M>(bytes);
+        if !self.fits(cost) {
+            if self.running || self.backlog > 0 || self.written > 0 {
+                return Err(SendError::Full);
+            }
+            self.write(frame_of);
+            if !self.fits(cost) {
+                return Err(SendError::Full);
+            }
+        }
+        self.cost += cost;
+        self.queue.push_back(mail);
+        Ok(())
+    }
+
+    /// Takes mail that is never refused, since it is bounded by what causes it: requests, and the end.
+    fn push_own(&mut self, mail: Mail<M>) -> Result<(), SendError> {
+        if self.closed {
+            return Err(SendError::Gone);
+        }
+        self.queue.push_back(mail);
+        Ok(())
+    }
+
+    /// Takes the senders that may go on, of those that wait for room.
+    fn take_senders(&mut self) -> Vec<Waker> {
+        if !self.senders.is_empty() && (self.closed || self.waiting() <= self.limits.high_water) {
+            std::mem::take(&mut self.senders)
         } else {
-            self.bytes += bytes;
-            self.queue.push_back(mail);
+            Vec::new()
         }
     }
 
@@ -105,10 +178,12 @@ impl<M> State<M> {
                 return false;
             }
         }
-        if self.queue.capacity() > KEPT_MAILS && self.queue.is_empty() {
-            self.queue = VecDeque::new();
+        if self.queue.is_empty() {
+            self.cost = 0;
+            if self.queue.capacity() > KEPT_MAILS {
+                self.queue = VecDeque::new();
+            }
         }
-        self.bytes = 0;
         self.queue.is_empty()
     }
 
@@ -123,6 +198,7 @@ impl<M> State<M> {
             && written >= len
         {
             written -= len;
+            self.cost = self.cost.saturating_sub(mail_cost::<M>(len));
             self.queue.pop_front();
         }
         self.written = written;
@@ -134,43 +210,58 @@ impl<M> Mail<M> {
         match self {
             Self::Application(mail) => frame_of(mail),
             Self::Send(frame) => Some(frame),
-            Self::SendVolatile(_) | Self::Poll(_) | Self::Post(..) | Self::Candidate(_) | Self::Close => None,
+            Self::SendVolatile(_)
+            | Self::Poll(_)
+            | Self::Post(..)
+            | Self::Candidate(_)
+            | Self::Close
+            | Self::ShutDown => None,
         }
     }
 }
 
-/// The session is over; the mail was not taken.
+/// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+#[non_exhaustive]
+pub enum SendError {
+    /// The session is over.
+    Gone,
+    /// As much waits for the client as may, see [`Config::max_backlog_bytes`](crate::Config). Nothing of the message was
+    /// sent; the client stays.
+    Full,
+}
 
-impl std::fmt::Display for Gone {
+impl std::fmt::Display for SendError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the session is over")
+        f.write_str(match self {
+            Self::Gone => "the session is over",
+            Self::Full => "too much waits for the client",
+        })
     }
 }
 
-impl std::error::Error for Gone {}
-
-/// Mail besides frames that may wait: far above what any client can cause between two turns of its task, and a bound
-/// on what an application can pile up.
-const MAX_MAILS: usize = 65_536;
+impl std::error::Error for SendError {}
 
 impl<M> Mailbox<M> {
-    pub(super) fn new(max_bytes: usize, frame_of: fn(&M) -> Option<&Frame>) -> Arc<Self> {
+    pub(super) fn new(limits: Limits, frame_of: fn(&M) -> Option<&Frame>) -> Arc<Self> {
         let state = State {
             queue: VecDeque::new(),
-            bytes: 0,
-            max_bytes,
+            cost: 0,
+            backlog: 0,
+            unhandled: 0,
+            limits,
             overflowed: false,
             closed: false,
             called: false,
+            running: false,
             waker: None,
+            senders: Vec::new(),
             outlet: None,
             outlet_open: false,
             to_flush: false,
             written: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), frame_of })
+        Arc::new(Self { state: Mutex::new(state), queued: AtomicUsize::new(0), frame_of })
     }
 
     fn lock(&self) -> MutexGuard<'_, State<M>> {
@@ -178,46 +269,105 @@ impl<M> Mailbox<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and then wakes whom the change names.
+    /// Changes the state, and then calls the waker that the change returns.
     fn change<T>(&self, change: impl FnOnce(&mut State<M>) -> (T, Option<Waker>)) -> T {
-        let (value, waker) = change(&mut self.lock());
+        let (value, waker) = {
+            let mut state = self.lock();
+            let changed = change(&mut state);
+            self.queued.store(state.cost, Relaxed);
+            changed
+        };
         if let Some(waker) = waker {
             waker.wake();
         }
         value
     }
 
-    /// Hands mail over; `bytes` counts against the budget.
-    ///
-    /// Mail over the budget is dropped and the session told, which closes it.
-    pub(super) fn push(&self, mail: Mail<M>, bytes: usize) -> Result<(), Gone> {
-        self.change(|state| {
-            if state.closed {
-                return (Err(Gone), None);
-            }
-            state.push(mail, bytes);
-            (Ok(()), state.wake())
-        })
+    /// Hands mail of the application over; `bytes` counts against the limit.
+    pub(super) fn push(&self, mail: Mail<M>, bytes: usize) -> Result<(), SendError> {
+        // Also where the mail was refused: part of what waits may have been written.
+        self.change(|state| (state.push(mail, bytes, self.frame_of), state.wake()))
+    }
+
+    /// Hands mail over that counts against no limit: requests of the client, and the end.
+    pub(super) fn push_own(&self, mail: Mail<M>) -> Result<(), SendError> {
+        self.change(|state| (state.push_own(mail), state.wake()))
     }
 
     /// Hands mail over that consists of a frame, without waking the reader where it sleeps. `wanted` is asked behind
     /// everything that the reader did before it fell asleep.
     ///
-    /// True asks for a [`flush`](Self::flush).
-    pub(super) fn push_for_flush(&self, mail: M, bytes: usize, wanted: impl FnOnce() -> bool) -> bool {
+    /// `Ok(true)` asks for a [`flush`](Self::flush).
+    pub(super) fn push_for_flush(
+        &self,
+        mail: M,
+        bytes: usize,
+        wanted: impl FnOnce() -> bool,
+    ) -> Result<bool, SendError> {
         self.change(|state| {
             if state.closed || !wanted() {
-                return (false, None);
+                return (Err(SendError::Gone), None);
             }
             let first = state.queue.is_empty();
-            state.push(Mail::Application(mail), bytes);
+            if let Err(error) = state.push(Mail::Application(mail), bytes, self.frame_of) {
+                return (Err(error), state.wake());
+            }
             if state.outlet_open && !state.overflowed && (first || state.to_flush) {
                 state.to_flush = true;
                 // Mail behind other mail leaves with it.
-                return (first, None);
+                return (Ok(first), None);
             }
-            (false, state.wake())
+            (Ok(false), state.wake())
         })
+    }
+
+    /// Has the reader end the session at once, without what waits.
+    pub(super) fn abort(&self) {
+        self.change(|state| {
+            state.overflowed = true;
+            ((), state.wake())
+        });
+    }
+
+    /// Returns what the mail counts that has not been taken yet.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Relaxed)
+    }
+
+    /// Returns the place where [`queued`](Self::queued) stands.
+    pub(super) fn queued_bytes(&self) -> &AtomicUsize {
+        &self.queued
+    }
+
+    /// Returns what waits for the client, as far as it is known.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        let state = self.lock();
+        !state.closed && state.fits(mail_cost::<M>(bytes))
+    }
+
+    /// Returns what the session occupies of what all sessions may together, as of its last turn; 0 for one that is ending.
+    pub(super) fn weight(&self) -> usize {
+        let state = self.lock();
+        if state.overflowed || state.closed { 0 } else { state.waiting() + state.unhandled }
+    }
+
+    /// Ready when there is room for more to be sent: when no more waits than the high-water mark.
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Poll::Ready(Err(SendError::Gone));
+        }
+        if state.waiting() <= state.limits.high_water {
+            return Poll::Ready(Ok(()));
+        }
+        if !state.senders.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.senders.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Writes mail that waits for it past the sleeping reader; wakes the reader where the socket does not take it all.
@@ -238,12 +388,14 @@ impl<M> Mailbox<M> {
         self.lock().outlet.take()
     }
 
-    /// Takes all that waits.
-    pub(super) fn take(&self) -> Taken<M> {
+    /// Takes all that waits; `backlog` is what waits to be written before it.
+    pub(super) fn take(&self, backlog: usize) -> Taken<M> {
         let mut state = self.lock();
         // The reader is awake: mail that it sends itself from here on needs no further turn of its task.
         let _awake = state.wake();
-        state.bytes = 0;
+        state.running = true;
+        state.backlog = backlog + std::mem::take(&mut state.cost);
+        self.queued.store(0, Relaxed);
         Taken {
             mails: std::mem::take(&mut state.queue),
             written: std::mem::take(&mut state.written),
@@ -253,36 +405,54 @@ impl<M> Mailbox<M> {
     }
 
     /// Registers the reader and gives the mailbox the emptied queue back, unless that is large; false where mail waits
-    /// and the reader should go on. `drained` tells that nothing waits to be written before the mail to come.
-    pub(super) fn park(&self, cx: &Context<'_>, emptied: &mut VecDeque<Mail<M>>, drained: bool) -> bool {
+    /// and the reader should go on. `backlog` is what waits to be written before the mail to come.
+    pub(super) fn park(&self, cx: &Context<'_>, emptied: &mut VecDeque<Mail<M>>, backlog: Backlog) -> bool {
         if emptied.capacity() > KEPT_MAILS {
             *emptied = VecDeque::new();
         }
         let mut state = self.lock();
-        if !state.queue.is_empty() || state.overflowed || state.called {
-            return false;
+        state.backlog = backlog.bytes;
+        state.unhandled = backlog.unhandled;
+        let senders = state.take_senders();
+        let sleeps = state.queue.is_empty() && !state.overflowed && !state.called;
+        if sleeps {
+            if state.queue.capacity() < emptied.capacity() {
+                std::mem::swap(&mut state.queue, emptied);
+            }
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+            state.running = false;
+            state.outlet_open = backlog.writable && state.outlet.is_some();
         }
-        if state.queue.capacity() < emptied.capacity() {
-            std::mem::swap(&mut state.queue, emptied);
-        }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.waker = Some(cx.waker().clone());
-        }
-        state.outlet_open = drained && state.outlet.is_some();
-        true
+        drop(state);
+        senders.into_iter().for_each(Waker::wake);
+        sleeps
+    }
+
+    /// Notes what waits to be written, by a reader that gives way to other tasks with more to do.
+    pub(super) fn pause(&self, backlog: Backlog) {
+        let senders = {
+            let mut state = self.lock();
+            state.backlog = backlog.bytes;
+            state.unhandled = backlog.unhandled;
+            state.take_senders()
+        };
+        senders.into_iter().for_each(Waker::wake);
     }
 
     /// Takes no more mail, and drops what waits.
     pub(super) fn close(&self) {
-        let dropped = {
+        let (dropped, senders) = {
             let mut state = self.lock();
             state.closed = true;
             let _awake = state.wake();
             if let Some(outlet) = state.outlet.take() {
                 outlet.forget(); // what is still to be written is the reader's
             }
-            std::mem::take(&mut state.queue)
+            (std::mem::take(&mut state.queue), state.take_senders())
         };
+        senders.into_iter().for_each(Waker::wake);
         drop(dropped); // outside of the lock: mail may run destructors that come back here
     }
 
@@ -307,6 +477,17 @@ impl<M: Send + 'static> Wake for Mailbox<M> {
 }
 
 const KEPT_MAILS: usize = 16;
+
+/// What a reader leaves behind at the end of its turn.
+#[derive(Clone, Copy)]
+pub(super) struct Backlog {
+    /// What waits to be written, with its overhead.
+    pub(super) bytes: usize,
+    /// What the client's messages occupy that wait for their handlers.
+    pub(super) unhandled: usize,
+    /// Mail may be written by others while the reader sleeps.
+    pub(super) writable: bool,
+}
 
 pub(super) struct Taken<M> {
     pub(super) mails: VecDeque<Mail<M>>,
@@ -342,9 +523,8 @@ impl<M> Socket<M> {
     /// Sends a message, in order with everything else sent to this client.
     ///
     /// # Errors
-    /// [`Gone`] where the session is over. A client that is too far behind is closed instead
-    /// ([`Config::max_buffered_bytes`](crate::Config)).
-    pub fn send(&self, frame: Frame) -> Result<(), Gone> {
+    /// [`SendError`] where the session is over, or too much waits for the client.
+    pub fn send(&self, frame: Frame) -> Result<(), SendError> {
         let bytes = frame.wire_len();
         self.mailbox.push(Mail::Send(frame), bytes)
     }
@@ -352,28 +532,59 @@ impl<M> Socket<M> {
     /// Sends a message that is dropped if the client is not ready for it at once.
     ///
     /// # Errors
-    /// [`Gone`] where the session is over.
-    pub fn send_volatile(&self, frame: Frame) -> Result<(), Gone> {
+    /// As [`send`](Self::send).
+    pub fn send_volatile(&self, frame: Frame) -> Result<(), SendError> {
         let bytes = frame.wire_len();
         self.mailbox.push(Mail::SendVolatile(frame), bytes)
     }
 
-    /// Hands mail to the session's [`Handler`](super::Handler); `bytes` is what it counts against
-    /// [`Config::max_buffered_bytes`](crate::Config).
+    /// Waits until little enough waits for the client: no more than
+    /// [`Config::high_water_bytes`](crate::Config). A sender that asks this before each message keeps the client's queue
+    /// short, however slowly the client reads.
     ///
     /// # Errors
-    /// [`Gone`] where the session is over.
-    pub fn mail(&self, mail: M, bytes: usize) -> Result<(), Gone> {
+    /// [`SendError::Gone`] when the session is over.
+    pub async fn ready(&self) -> Result<(), SendError> {
+        poll_fn(|cx| self.mailbox.poll_room(cx)).await
+    }
+
+    /// Returns `true` if a message of this size would be taken.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.mailbox.has_room_for(bytes)
+    }
+
+    /// Returns how many bytes wait to be sent to the client, with what each message occupies beside its bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.mailbox.waiting()
+    }
+
+    /// Hands mail to the session's [`Handler`](super::Handler); `bytes` is what it counts against
+    /// [`Config::max_backlog_bytes`](crate::Config), beside its overhead.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn mail(&self, mail: M, bytes: usize) -> Result<(), SendError> {
         self.mailbox.push(Mail::Application(mail), bytes)
     }
 
+    /// Hands mail to the session's [`Handler`](super::Handler) that is not refused, however much waits: orders that send
+    /// nothing themselves.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`] where the session is over.
+    pub fn order(&self, mail: M) -> Result<(), SendError> {
+        self.mailbox.push_own(Mail::Application(mail))
+    }
+
     /// Hands mail over that consists of a frame ([`Handler::frame_of`](super::Handler::frame_of)), if `wanted` says so,
-    /// and leaves it lying: true asks for a [`flush`](Self::flush) soon, by whoever sends the same to many. It is in
+    /// and leaves it lying: `Ok(true)` asks for a [`flush`](Self::flush) soon, by the sender of the same to many. It is in
     /// order with everything else sent to this client.
     ///
     /// `wanted` is asked under a lock, so it must not use this socket.
-    #[must_use]
-    pub fn mail_for_flush(&self, mail: M, bytes: usize, wanted: impl FnOnce() -> bool) -> bool {
+    ///
+    /// # Errors
+    /// [`SendError::Gone`] also where the mail was not wanted.
+    pub fn mail_for_flush(&self, mail: M, bytes: usize, wanted: impl FnOnce() -> bool) -> Result<bool, SendError> {
         self.mailbox.push_for_flush(mail, bytes, wanted)
     }
 
@@ -388,10 +599,16 @@ impl<M> Socket<M> {
     /// Closes the session once everything sent so far has left.
     pub fn close(&self) {
         // An error means that it is closed already.
-        let _closed = self.mailbox.push(Mail::Close, 0);
+        let _closed = self.mailbox.push_own(Mail::Close);
     }
 
-    /// Tells whether the session is over.
+    /// Closes the session at once and drops what waits, with
+    /// [`CloseReason::TransportError`](crate::CloseReason): for a client that is too far behind.
+    pub fn abort(&self) {
+        self.mailbox.abort();
+    }
+
+    /// Returns `true` if the session is over.
     pub fn is_closed(&self) -> bool {
         self.mailbox.is_closed()
     }
@@ -428,7 +645,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-            let mailbox = Mailbox::new(4 << 20, |frame| Some(frame));
+            let mailbox = Mailbox::new(Limits { max: 4 << 20, high_water: 1 << 20 }, |frame| Some(frame));
             let (_, outlet) = accepted.unwrap().0.into_split();
             outlet.writable().await.unwrap();
             mailbox.set_outlet(outlet);
@@ -439,13 +656,14 @@ mod tests {
 
         fn park(&self, drained: bool) -> bool {
             let waker = Waker::from(Arc::clone(&self.wakes));
-            self.mailbox.park(&Context::from_waker(&waker), &mut VecDeque::new(), drained)
+            let backlog = Backlog { bytes: 0, unhandled: 0, writable: drained };
+            self.mailbox.park(&Context::from_waker(&waker), &mut VecDeque::new(), backlog)
         }
 
         fn push(&self, text: &str) -> bool {
             let frame = frame(text);
             let bytes = frame.wire_len();
-            self.mailbox.push_for_flush(frame, bytes, || true)
+            self.mailbox.push_for_flush(frame, bytes, || true).unwrap_or(false)
         }
 
         fn wakes(&self) -> usize {
@@ -468,7 +686,7 @@ mod tests {
         let mut read = [0; 12];
         sleeping.client.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, expected);
-        assert!(sleeping.mailbox.take().mails.is_empty());
+        assert!(sleeping.mailbox.take(0).mails.is_empty());
         assert_eq!(sleeping.wakes(), 0);
     }
 
@@ -491,11 +709,11 @@ mod tests {
     async fn a_reader_that_wakes_first_takes_everything() {
         let sleeping = Sleeping::new().await;
         assert!(sleeping.push("one"));
-        sleeping.mailbox.push(Mail::Close, 0).unwrap();
+        sleeping.mailbox.push_own(Mail::Close).unwrap();
         assert_eq!(sleeping.wakes(), 1);
         assert!(!sleeping.push("two"), "the reader is awake");
         sleeping.mailbox.flush();
-        let taken = sleeping.mailbox.take();
+        let taken = sleeping.mailbox.take(0);
         assert_eq!((taken.mails.len(), taken.written), (3, 0));
     }
 
@@ -504,7 +722,7 @@ mod tests {
         let sleeping = Sleeping::new().await;
         assert!(!sleeping.park(false) || !sleeping.push("one"));
         assert_eq!(sleeping.wakes(), 1);
-        assert_eq!(sleeping.mailbox.take().mails.len(), 1);
+        assert_eq!(sleeping.mailbox.take(0).mails.len(), 1);
     }
 
     #[tokio::test]
@@ -520,7 +738,7 @@ mod tests {
             whole += 1;
             assert!(whole < 1_000);
         }
-        let taken = sleeping.mailbox.take();
+        let taken = sleeping.mailbox.take(0);
         assert_eq!(taken.mails.len(), 1);
         assert!(taken.written < len);
         let mut read = vec![0; (whole - 1) * len + taken.written];
@@ -531,7 +749,7 @@ mod tests {
     #[tokio::test]
     async fn mail_that_is_not_wanted_any_more_is_dropped() {
         let sleeping = Sleeping::new().await;
-        assert!(!sleeping.mailbox.push_for_flush(frame("late"), 6, || false));
+        assert_eq!(sleeping.mailbox.push_for_flush(frame("late"), 6, || false), Err(SendError::Gone));
         sleeping.mailbox.close();
         assert!(!sleeping.push("later"));
         assert_eq!(sleeping.wakes(), 0);

@@ -20,7 +20,7 @@ use crate::session::{PostDrop, Refusal};
 /// Waits for packets of the session.
 pub(super) async fn poll<M>(mailbox: Arc<Mailbox<M>>) -> Result<Response<Body>, Reset> {
     let (reply, answered) = oneshot::channel();
-    match mailbox.push(Mail::Poll(reply), 0) {
+    match mailbox.push_own(Mail::Poll(reply)) {
         Ok(()) => answer(answered).await,
         Err(_gone) => Ok(request_error(RequestError::UnknownSid)),
     }
@@ -46,14 +46,14 @@ where
     // Most bodies come with their header: then the session hears of the request once, when it is complete.
     let first = poll_fn(|cx| Poll::Ready(reading.poll(cx, &mut body))).await;
     if let (Poll::Ready(Ok(text)), false) = (&first, binary) {
-        return match mailbox.push(Mail::Post(reply, PostBody::Complete(text.clone())), 0) {
+        return match mailbox.push_own(Mail::Post(reply, PostBody::Complete(text.clone()))) {
             Ok(()) => answer(answered).await,
             Err(_gone) => Ok(request_error(RequestError::UnknownSid)),
         };
     }
     // Dropped with this future where the client leaves: that, too, tells the session.
     let (session, coming) = oneshot::channel();
-    if mailbox.push(Mail::Post(reply, PostBody::Coming(coming)), 0).is_err() {
+    if mailbox.push_own(Mail::Post(reply, PostBody::Coming(coming))).is_err() {
         return Ok(request_error(RequestError::UnknownSid));
     }
     let tell = |body| {

@@ -1,9 +1,11 @@
 //! Which sessions are open: the table from sid to mailbox, and the server's counts.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
@@ -30,7 +32,8 @@ impl Stats {
         self.count(transport).load(Relaxed)
     }
 
-    /// Returns how many bytes wait for clients that are behind, in all sessions together.
+    /// Returns how many bytes wait in all sessions together: for clients that are behind, and for handlers that are, with
+    /// what each message occupies beside its bytes.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Relaxed)
     }
@@ -82,16 +85,54 @@ pub(super) struct Table<M> {
     shards: Box<[Mutex<Shard<M>>]>,
     len: AtomicUsize,
     max: usize,
+    /// Most bytes that may wait in all sessions together.
+    max_queued: usize,
+    /// Held by the task that looks for the sessions to end; when it last did.
+    relief: Mutex<Option<Instant>>,
     stats: Stats,
     emptied: Notify,
 }
 
 const SHARDS: usize = 64;
 
+/// How long the sessions that were ended get to free what they hold before more are.
+const RELIEF_INTERVAL: Duration = Duration::from_millis(50);
+
 impl<M> Table<M> {
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Arc::new(Self { shards, len: AtomicUsize::new(0), max, stats: Stats::default(), emptied: Notify::new() })
+    pub(super) fn new(max: usize, max_queued: usize) -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            len: AtomicUsize::new(0),
+            max,
+            max_queued,
+            relief: Mutex::default(),
+            stats: Stats::default(),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Ends the sessions for which the most waits, until an eighth of what may wait is free.
+    fn relieve(&self, queued: usize) {
+        // A task that finds it locked leaves it to the one at work.
+        let Ok(mut last) = self.relief.try_lock() else { return };
+        let now = Instant::now();
+        if last.is_some_and(|last| now.duration_since(last) < RELIEF_INTERVAL) {
+            return;
+        }
+        *last = Some(now);
+        let mut heaviest: Vec<_> = self.mailboxes().into_iter().map(|mailbox| (mailbox.weight(), mailbox)).collect();
+        heaviest.sort_unstable_by_key(|(weight, _)| Reverse(*weight));
+        let mut excess = queued.saturating_sub(self.max_queued - self.max_queued / 8);
+        let mut ended = 0;
+        for (weight, mailbox) in heaviest.into_iter().take_while(|(weight, _)| *weight > 0) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(weight);
+            mailbox.abort();
+            ended += 1;
+        }
+        tracing::warn!(queued, ended, "too many bytes wait for clients; the clients furthest behind were disconnected");
     }
 
     pub(super) fn stats(&self) -> &Stats {
@@ -148,8 +189,13 @@ pub(super) struct Registration<M> {
 }
 
 impl<M> Registration<M> {
-    pub(super) fn stats(&self) -> &Stats {
-        &self.table.stats
+    /// Counts what waits in the session, in place of what waited before.
+    pub(super) fn count_queued(&self, before: usize, now: usize) {
+        let more = now.wrapping_sub(before);
+        let queued = self.table.stats.queued_bytes.fetch_add(more, Relaxed).wrapping_add(more);
+        if now > before && queued > self.table.max_queued {
+            self.table.relieve(queued);
+        }
     }
 
     /// Counts the session for another transport from now on.

@@ -7,6 +7,7 @@ mod reader;
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use self::reader::{Fed, Reader};
 use super::gather::{MAX_GATHERED_BYTES, gather};
@@ -256,8 +258,10 @@ impl WebSocket {
 
     /// Queues a frame of the upgrade. A client that reads none of the answers to its probes gets no more of them.
     pub(super) fn write_soon(&mut self, frame: Frame) {
-        let probe = self.probe.get_or_insert_with(|| Box::new(Outbox::new(MAX_PROBE_BYTES)));
-        let _unread = probe.push(frame);
+        let probe = self.probe.get_or_insert_default();
+        if probe.bytes() < MAX_PROBE_BYTES {
+            probe.push(frame);
+        }
     }
 
     /// Writes frames of the upgrade.
@@ -301,10 +305,11 @@ impl WebSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the connection: writes what waits and a close frame, then waits for the peer's end, all within bounds.
+    /// Ends the connection: writes what waits and a close frame, then waits for the peer's end. A peer that takes nothing
+    /// for a while is given up, and so is any peer after `within`.
     ///
     /// A failure leaves nothing to be done: the connection is gone either way.
-    pub(super) async fn finish(mut self, mut outbox: Option<Outbox>) {
+    pub(super) async fn finish(mut self, mut outbox: Option<Outbox>, within: Duration) {
         let close: Vec<u8> = match self.close_frame {
             CloseFrame::Empty => vec![0x88, 0],
             CloseFrame::Code(code) => {
@@ -313,13 +318,20 @@ impl WebSocket {
             }
         };
         let closing = async {
-            std::future::poll_fn(|cx| self.poll_probe(cx)).await?;
+            poll_fn(|cx| self.poll_probe(cx)).await?;
             if let Some(outbox) = &mut outbox {
-                std::future::poll_fn(|cx| self.poll_write(cx, outbox)).await?;
+                while !outbox.is_empty() {
+                    let waiting = outbox.remaining();
+                    let progress = poll_fn(|cx| match self.poll_write(cx, outbox) {
+                        Poll::Pending if outbox.remaining() < waiting => Poll::Ready(Ok(())),
+                        written => written,
+                    });
+                    timeout(CLOSE_TIMEOUT, progress).await??;
+                }
             }
-            self.stream.finish(&close).await
+            timeout(CLOSE_TIMEOUT, self.stream.finish(&close)).await?
         };
-        let _gone_either_way = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+        let _gone_either_way = timeout(within.max(CLOSE_TIMEOUT), closing).await;
     }
 }
 
@@ -336,7 +348,7 @@ const MAX_PROBE_BYTES: usize = 64;
 const SLICES: usize = 64;
 /// What a peer may have sent before it learns of the end: more than fits into the buffers on the way.
 const MAX_DISCARDED_BYTES: usize = 16 << 20;
-/// How long a WebSocket that is being closed may take to read its last frames and say goodbye.
+/// How long the client of a WebSocket that is being closed may take nothing, and then take to close it too.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {

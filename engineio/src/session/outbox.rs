@@ -1,4 +1,4 @@
-//! What waits to be sent to one client: a byte budget, one order, two ways out.
+//! What waits to be sent to one client: one order, two ways out, and what it costs to keep it.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -6,39 +6,44 @@ use std::io::IoSlice;
 use crate::frame::{Frame, FrameKind};
 use crate::payload;
 
-/// Frames that wait for the transport, within a byte budget.
+/// Frames that wait for the transport. How many may wait is for the session and its shell to decide.
 ///
 /// A WebSocket takes them in pieces, many in one write; a poll takes them as one payload.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outbox {
     frames: VecDeque<Frame>,
     /// Bytes of the first frame that have been written.
     written: usize,
     bytes: usize,
-    max_bytes: usize,
+    /// Bytes that the client has taken so far, to tell progress from a stall.
+    taken: u64,
 }
 
-/// The budget is spent: the frame was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overflow;
+/// What a frame occupies in memory beside its bytes: its place in a queue, and its share of an allocation.
+pub const FRAME_OVERHEAD_BYTES: usize = 64;
 
 impl Outbox {
-    /// Starts empty, with a budget.
-    pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { frames: VecDeque::new(), written: 0, bytes: 0, max_bytes }
+    /// Appends a frame.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        self.bytes += frame.wire_len();
+        self.frames.push_back(frame);
     }
 
-    /// Appends a frame.
-    ///
-    /// A frame larger than the whole budget is taken if nothing else waits, else it could never be sent.
-    pub(crate) fn push(&mut self, frame: Frame) -> Result<(), Overflow> {
-        let bytes = self.bytes + frame.wire_len();
-        if bytes > self.max_bytes && !self.frames.is_empty() {
-            return Err(Overflow);
-        }
-        self.bytes = bytes;
-        self.frames.push_back(frame);
-        Ok(())
+    /// Puts a frame before everything that has not begun to be written. The first frame of a session stays the first.
+    pub(crate) fn push_next(&mut self, frame: Frame) {
+        let first_unwritten = usize::from(self.written > 0 || self.taken == 0).min(self.frames.len());
+        self.bytes += frame.wire_len();
+        self.frames.insert(first_unwritten, frame);
+    }
+
+    /// Returns what the waiting frames count against limits: their bytes, and what each occupies beside them.
+    pub fn cost(&self) -> usize {
+        self.bytes + self.frames.len() * FRAME_OVERHEAD_BYTES
+    }
+
+    /// Returns how many bytes the client has taken since the session began.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Puts a control frame before everything that has not begun to be written, in place of one that waits already:
@@ -94,6 +99,7 @@ impl Outbox {
 
     /// Drops what a write has taken.
     pub fn advance(&mut self, mut written: usize) {
+        self.taken += written as u64;
         written += self.written;
         self.written = 0;
         while let Some(first) = self.frames.front() {
@@ -121,6 +127,7 @@ impl Outbox {
             len = more;
             fitting += 1;
         }
+        self.taken += len as u64;
         let mut body = String::with_capacity(len);
         for frame in self.frames.drain(..fitting) {
             self.bytes -= frame.wire_len();
@@ -167,9 +174,9 @@ mod tests {
 
     #[test]
     fn a_write_may_stop_anywhere() {
-        let mut outbox = Outbox::new(1000);
+        let mut outbox = Outbox::default();
         for text in ["ab", "", "cde"] {
-            outbox.push(frame(text)).unwrap();
+            outbox.push(frame(text));
         }
         let mut expected = b"\x81\x034ab\x81\x014\x81\x044cde".to_vec();
         while !expected.is_empty() {
@@ -184,20 +191,43 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_holds_except_for_a_single_frame() {
-        let mut outbox = Outbox::new(10);
-        assert_eq!(outbox.push(frame("longer than the budget")), Ok(()));
-        assert_eq!(outbox.push(frame("")), Err(Overflow));
-        outbox.advance(1000);
-        assert_eq!(outbox.push(frame("1234567")), Ok(()));
-        assert_eq!(outbox.push(frame("")), Err(Overflow));
+    fn a_frame_that_hurries_waits_for_the_frame_in_progress_and_for_the_first_of_all() {
+        let mut outbox = Outbox::default();
+        for text in ["a", "b"] {
+            outbox.push(frame(text));
+        }
+        outbox.push_next(Frame::ping());
+        assert_eq!(waiting(&outbox), b"\x81\x024a\x81\x012\x81\x024b");
+        outbox.advance(4);
+        outbox.push_next(Frame::ping());
+        assert_eq!(waiting(&outbox), b"\x81\x012\x81\x012\x81\x024b");
+        outbox.advance(1);
+        outbox.push_next(Frame::packet("6"));
+        assert_eq!(waiting(&outbox), b"\x012\x81\x016\x81\x012\x81\x024b");
+        let mut empty = Outbox::default();
+        empty.push_next(Frame::ping());
+        assert_eq!(waiting(&empty), b"\x81\x012");
+    }
+
+    #[test]
+    fn each_frame_costs_more_than_its_bytes_and_the_bytes_taken_are_counted() {
+        let mut outbox = Outbox::default();
+        for text in ["a", "b"] {
+            outbox.push(frame(text));
+        }
+        assert_eq!((outbox.bytes(), outbox.cost(), outbox.taken()), (8, 8 + 2 * FRAME_OVERHEAD_BYTES, 0));
+        outbox.advance(5);
+        assert_eq!((outbox.bytes(), outbox.cost(), outbox.taken()), (4, 4 + FRAME_OVERHEAD_BYTES, 5));
+        assert_eq!(outbox.take_payload(100), "4b");
+        assert!(outbox.taken() > 5);
+        assert_eq!(outbox.cost(), 0);
     }
 
     #[test]
     fn a_control_frame_waits_for_the_frame_in_progress_only() {
-        let mut outbox = Outbox::new(1000);
-        outbox.push(frame("a")).unwrap();
-        outbox.push(frame("b")).unwrap();
+        let mut outbox = Outbox::default();
+        outbox.push(frame("a"));
+        outbox.push(frame("b"));
         outbox.advance(1);
         outbox.push_control(Frame::control(Bytes::from_static(b"P")));
         assert_eq!(waiting(&outbox), b"\x024aP\x81\x024b");
@@ -205,16 +235,16 @@ mod tests {
 
     #[test]
     fn a_frame_in_progress_survives_when_the_rest_is_forgotten() {
-        let mut outbox = Outbox::new(1000);
+        let mut outbox = Outbox::default();
         for text in ["ab", "cd"] {
-            outbox.push(frame(text)).unwrap();
+            outbox.push(frame(text));
         }
         outbox.advance(2);
         outbox.clear();
         assert_eq!(waiting(&outbox), b"4ab");
         assert_eq!(outbox.bytes(), 5);
         outbox.advance(3);
-        outbox.push(frame("ef")).unwrap();
+        outbox.push(frame("ef"));
         outbox.clear();
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
@@ -222,8 +252,8 @@ mod tests {
 
     #[test]
     fn pongs_do_not_pile_up() {
-        let mut outbox = Outbox::new(1000);
-        outbox.push(frame("a")).unwrap();
+        let mut outbox = Outbox::default();
+        outbox.push(frame("a"));
         for _ in 0..1000 {
             outbox.push_control(Frame::control(Bytes::from_static(b"PONG")));
         }
@@ -236,9 +266,9 @@ mod tests {
 
     #[test]
     fn a_payload_is_cut_at_the_limit_but_never_empty() {
-        let mut outbox = Outbox::new(1000);
+        let mut outbox = Outbox::default();
         for text in ["aaaa", "bbbb", "c"] {
-            outbox.push(frame(text)).unwrap();
+            outbox.push(frame(text));
         }
         assert_eq!(outbox.take_payload(12), "4aaaa\x1e4bbbb");
         assert_eq!(outbox.take_payload(1), "4c");
@@ -247,9 +277,9 @@ mod tests {
 
     #[test]
     fn memory_of_a_burst_is_given_back() {
-        let mut outbox = Outbox::new(100_000);
+        let mut outbox = Outbox::default();
         for _ in 0..1000 {
-            outbox.push(frame("a")).unwrap();
+            outbox.push(frame("a"));
         }
         outbox.advance(4000);
         assert!(outbox.is_empty());

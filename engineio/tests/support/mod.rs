@@ -89,7 +89,7 @@ impl Handler for App {
     fn on_message(&mut self, message: Message, link: &mut Link<'_>) {
         assert!(!self.control.panic.load(Ordering::SeqCst), "the test wants a panic");
         if !self.control.silent.load(Ordering::SeqCst) {
-            link.send(Frame::message(&message));
+            link.send(Frame::message(&message)).unwrap();
         }
         let _test_over = self.events.send(Event::Message(message));
     }
@@ -432,6 +432,15 @@ impl Ws {
         let mut ws = Self::connect(host.addr, WEBSOCKET).await;
         assert!(ws.text().await.starts_with("0{"));
         ws
+    }
+
+    /// Two handles on the connection, so that one task can write while another reads.
+    pub(crate) fn split(self) -> (Self, Self) {
+        let Http { stream, buffer } = self.http;
+        let stream = stream.into_std().unwrap();
+        let writes = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let reads = TcpStream::from_std(stream).unwrap();
+        (Self { http: Http { stream: writes, buffer: Vec::new() } }, Self { http: Http { stream: reads, buffer } })
     }
 
     /// Writes one frame, masked; `first` is the byte with FIN and opcode.

@@ -3,14 +3,17 @@
 //! All of it lives in the session's task. Events wait in a queue per socket; at each turn the task runs what it can.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use engineio::server::{Handler, Link};
 use engineio::{CloseReason as EngineReason, Frame, Message};
+use tokio::time::{Sleep, sleep_until};
 
 use super::Hub;
 use super::namespace::{BoxFuture, Mismatch, Namespace};
@@ -61,9 +64,13 @@ pub(super) struct Client {
     members: Vec<Member>,
     /// Those that other instances have to be asked about first.
     returning: Vec<Returning>,
-    /// Acks that someone waits for, by slot and id.
+    /// Acks that are awaited, by slot and id.
     asked: HashMap<(Slot, u64), Asker>,
-    waiting_events: usize,
+    waiting: Waiting,
+    /// When the handlers of a socket that has left are dropped next.
+    grace: Option<Instant>,
+    /// Wakes the task at that time once the session is over; boxed since few need it.
+    grace_over: Option<Pin<Box<Sleep>>>,
     /// The connection is being closed by us: what the client still says is not heard.
     closing: bool,
 }
@@ -76,6 +83,30 @@ struct Returning {
     claim: BoxFuture<Option<Box<Claim>>>,
 }
 
+/// Events that wait for their handlers.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    events: usize,
+    /// With what each occupies beside its text.
+    bytes: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, job: &Job) {
+        if let Some(bytes) = job.cost() {
+            self.events += 1;
+            self.bytes += bytes;
+        }
+    }
+
+    fn remove(&mut self, job: &Job) {
+        if let Some(bytes) = job.cost() {
+            self.events -= 1;
+            self.bytes -= bytes;
+        }
+    }
+}
+
 /// A socket and what it still has to do.
 struct Member {
     /// That of the socket, nearer at hand.
@@ -86,6 +117,8 @@ struct Member {
     jobs: VecDeque<Job>,
     /// The session it is to take over, in a box since few have one.
     claim: Option<Box<Claim>>,
+    /// When what still runs for a socket that has left is dropped.
+    grace: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,22 +132,63 @@ enum Stage {
 
 enum Running {
     Middleware(BoxFuture<Result<(), Refusal>>, usize),
-    Handler(BoxFuture<()>),
+    /// A handler that waits for something, and what it handles.
+    Handler(BoxFuture<()>, Handled),
+}
+
+/// What a handler handles, for the log.
+enum Handled {
+    Connect,
+    Event(Box<str>),
+    Disconnect,
+}
+
+impl std::fmt::Display for Handled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connect => f.write_str("the connect handler"),
+            Self::Event(name) => write!(f, "the event {name:?}"),
+            Self::Disconnect => f.write_str("the disconnect handler"),
+        }
+    }
 }
 
 enum Job {
     Connect,
     Event(Event, Option<u64>),
-    Mismatch(String, Mismatch),
+    Mismatch(String, DataError, Option<u64>),
     Disconnect(DisconnectReason),
 }
 
 impl Job {
-    /// Tells whether the client's events are behind it, which are counted and may be forgotten.
-    fn is_event(&self) -> bool {
-        matches!(self, Self::Event(..) | Self::Mismatch(..))
+    /// Returns what an event counts while it waits; `None` for what is no event of the client's, and must not be
+    /// forgotten.
+    fn cost(&self) -> Option<usize> {
+        match self {
+            Self::Event(event, _) => {
+                let attachments = event.data().attachments().iter();
+                let bytes =
+                    event.data().json().len() + attachments.map(|bytes| bytes.len() + EVENT_BYTES).sum::<usize>();
+                Some(bytes + EVENT_BYTES)
+            }
+            Self::Mismatch(name, ..) => Some(name.len() + EVENT_BYTES),
+            Self::Connect | Self::Disconnect(_) => None,
+        }
+    }
+
+    /// Returns what it handles, for the log.
+    fn handled(&self) -> Handled {
+        match self {
+            Self::Connect => Handled::Connect,
+            Self::Event(event, _) => Handled::Event(event.name().into()),
+            Self::Mismatch(name, ..) => Handled::Event(name.as_str().into()),
+            Self::Disconnect(_) => Handled::Disconnect,
+        }
     }
 }
+
+/// What an event, or one of its attachments, occupies beside its bytes while it waits.
+const EVENT_BYTES: usize = 256;
 
 /// What came of one turn of a member.
 enum Turn {
@@ -136,13 +210,15 @@ impl Client {
             members: Vec::new(),
             returning: Vec::new(),
             asked: HashMap::new(),
-            waiting_events: 0,
+            waiting: Waiting::default(),
+            grace: None,
+            grace_over: None,
             closing: false,
         }
     }
 
     fn member(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.slot == slot && member.stage != Stage::Left)
+        find(&mut self.members, slot)
     }
 
     fn handle(&mut self, input: Input, link: &mut Link<'_>) {
@@ -150,7 +226,7 @@ impl Client {
         while let Some(action) = self.connection.poll_action() {
             match action {
                 Action::Event { slot, event, ack } => self.arrived(slot, event, ack, link),
-                Action::Write(text) => link.send(Frame::message(&Message::Text(text))),
+                Action::Write(text) => link.send_counted(Frame::message(&Message::Text(text))),
                 Action::Ack { slot, id, data } => self.answer(slot, id, Answer::Data(data)),
                 Action::AckExpired { slot, id } => self.answer(slot, id, Answer::Expired),
                 Action::Connect { slot, namespace, auth } => self.connect(slot, &namespace, auth, link),
@@ -162,11 +238,12 @@ impl Client {
 
     /// Runs the handler of an urgent event, and queues any other.
     fn arrived(&mut self, slot: Slot, event: Event, ack: Option<u64>, link: &mut Link<'_>) {
-        let Some(member) = self.member(slot) else { return };
+        let Some(member) = find(&mut self.members, slot) else { return };
         let socket = &member.socket;
         let Some(urgent) = socket.namespace().shared().handlers.urgent.get(event.name()) else {
-            member.jobs.push_back(Job::Event(event, ack));
-            self.waiting_events += 1;
+            let job = Job::Event(event, ack);
+            self.waiting.add(&job);
+            member.jobs.push_back(job);
             return;
         };
         let ack = ack.map(|id| Ack { socket: socket.clone(), id });
@@ -176,10 +253,11 @@ impl Client {
             Some(Err(Mismatch { error: DataError::Malformed, .. })) => {
                 self.connection.handle(Input::Malformed, link.now());
             }
-            // What does not fit is nobody's hurry: it is reported in its turn.
-            Some(Err(mismatch)) => {
-                member.jobs.push_back(Job::Mismatch(event.name().to_owned(), mismatch));
-                self.waiting_events += 1;
+            // What does not fit is reported in its turn.
+            Some(Err(Mismatch { error, ack })) => {
+                let job = Job::Mismatch(event.name().to_owned(), error, ack.map(|ack| ack.id));
+                self.waiting.add(&job);
+                member.jobs.push_back(job);
             }
             None => self.close(DisconnectReason::ForcedServerClose, link),
         }
@@ -220,7 +298,15 @@ impl Client {
         let id = claim.as_ref().map_or_else(SocketId::random, |claim| Some(claim.id().clone()));
         let Some(id) = id else { return self.refuse(slot, link) };
         let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
-        self.members.push(Member { slot, socket, stage: Stage::Joining, running: None, jobs: VecDeque::new(), claim });
+        self.members.push(Member {
+            slot,
+            socket,
+            stage: Stage::Joining,
+            running: None,
+            jobs: VecDeque::new(),
+            claim,
+            grace: None,
+        });
         if skips && self.restore(slot, link) {
             return;
         }
@@ -272,24 +358,57 @@ impl Client {
         self.handle(Input::Accept { slot, sid, pid }, link);
     }
 
-    /// Takes a socket out of its namespace; what it has been sent before is still handled.
+    /// Takes a socket out of its namespace and its rooms. What its client sent before is still handled.
     fn leave(&mut self, slot: Slot, reason: DisconnectReason) {
+        let grace = tokio::time::Instant::now().into_std().checked_add(self.hub.handler_grace);
         let Some(member) = self.member(slot) else { return };
         if member.stage == Stage::Joining {
-            // It never was connected: nobody knows of it.
+            // It never was connected, so no handler has to learn of its end.
             member.running = None;
             if let (Some(claim), Some(recovery)) = (member.claim.take(), member.socket.namespace().shared().recovery())
                 && reason.is_recoverable()
             {
                 recovery.give_back(*claim);
             }
-            member.socket.exit();
         } else {
             member.socket.hang_up(reason);
+            if let Some(disconnecting) = &member.socket.namespace().shared().handlers.disconnecting {
+                // The socket leaves its rooms whatever happens here; a panic has nothing left to close.
+                let _panicked = guarded(|| disconnecting(&member.socket, reason));
+            }
             member.jobs.push_back(Job::Disconnect(reason));
+            member.grace = grace;
         }
+        member.socket.exit();
         member.stage = Stage::Left;
+        self.update_grace();
         self.asked.retain(|(asked, _), _| *asked != slot);
+    }
+
+    fn update_grace(&mut self) {
+        self.grace = self.members.iter().filter_map(|member| member.grace).min();
+    }
+
+    /// Drops what still runs, after its time, for sockets that have left.
+    fn end_grace(&mut self, now: Instant) {
+        if self.grace.is_none_or(|grace| now < grace) {
+            return;
+        }
+        let next = now.checked_add(self.hub.handler_grace);
+        for member in self.members.iter_mut().filter(|member| member.grace.is_some_and(|grace| now >= grace)) {
+            if let Some(Running::Handler(handler, handled)) = member.running.take() {
+                let dropped = guarded(|| drop(handler)).is_some();
+                tracing::warn!(%handled, dropped, "a handler was dropped: it ran on for too long after its socket's end");
+            }
+            let waiting = &mut self.waiting;
+            member.jobs.retain(|job| {
+                waiting.remove(job);
+                job.cost().is_none()
+            });
+            // The disconnect handler, if it has yet to run, gets as long.
+            member.grace = if member.jobs.is_empty() { None } else { next };
+        }
+        self.update_grace();
     }
 
     fn leave_all(&mut self, reason: DisconnectReason) {
@@ -320,9 +439,9 @@ impl Client {
     /// Forgets the events that wait, behind one that ended the connection.
     fn forget_events(&mut self) {
         for member in &mut self.members {
-            member.jobs.retain(|job| !job.is_event());
+            member.jobs.retain(|job| job.cost().is_none());
         }
-        self.waiting_events = 0;
+        self.waiting = Waiting::default();
     }
 
     /// Lets those in about whom other instances have answered.
@@ -355,12 +474,16 @@ impl Client {
         let mut index = 0;
         while let Some(member) = self.members.get_mut(index) {
             let slot = member.slot;
-            match member.turn(cx, &mut self.waiting_events) {
+            let may_start = || link.as_deref_mut().is_none_or(|link| !link.is_congested());
+            match member.turn(cx, &mut self.waiting, may_start) {
                 Turn::Idle => index += 1,
-                Turn::Finished => drop(self.members.swap_remove(index)),
+                Turn::Finished => {
+                    drop(self.members.swap_remove(index));
+                    self.update_grace();
+                }
                 Turn::Decided(decision) => {
-                    // An error means that the session is over: nobody waits for the answer.
-                    let _over = self.link.mail(Mail::Decided { slot, decision }, 0);
+                    // An error means that the session is over, and the client with it.
+                    let _over = self.link.order(Mail::Decided { slot, decision });
                 }
                 Turn::Malformed => {
                     self.forget_events();
@@ -392,8 +515,9 @@ impl Member {
         true
     }
 
-    /// Goes on with what is running, then with the next jobs, until something waits.
-    fn turn(&mut self, cx: &mut Context<'_>, waiting_events: &mut usize) -> Turn {
+    /// Goes on with what is running, then with the next jobs, until something waits. Events are started only while
+    /// `may_start` answers `true`.
+    fn turn(&mut self, cx: &mut Context<'_>, waiting: &mut Waiting, mut may_start: impl FnMut() -> bool) -> Turn {
         loop {
             match &mut self.running {
                 Some(Running::Middleware(future, number)) => {
@@ -408,7 +532,7 @@ impl Member {
                         }
                     }
                 }
-                Some(Running::Handler(future)) => {
+                Some(Running::Handler(future, _)) => {
                     let Some(polled) = guarded(|| future.as_mut().poll(cx)) else {
                         self.running = None;
                         return Turn::Panicked;
@@ -419,18 +543,29 @@ impl Member {
                     }
                 }
                 None => {
-                    let Some(job) = self.jobs.pop_front() else {
+                    let Some(job) = self.jobs.front() else {
                         return if self.stage == Stage::Left { Turn::Finished } else { Turn::Idle };
                     };
+                    // What an event of a client that has left may send goes nowhere.
+                    if job.cost().is_some() && self.stage != Stage::Left && !may_start() {
+                        return Turn::Idle;
+                    }
+                    let Some(job) = self.jobs.pop_front() else { continue };
                     // Gives the memory of a burst back, and that of a socket which may never send anything.
                     if self.jobs.is_empty() && (self.jobs.capacity() > KEPT_JOBS || matches!(job, Job::Connect)) {
                         self.jobs = VecDeque::new();
                     }
-                    if job.is_event() {
-                        *waiting_events -= 1;
-                    }
-                    match guarded(|| self.start(job)) {
-                        Some(Ok(future)) => self.running = future.map(Running::Handler),
+                    waiting.remove(&job);
+                    match guarded(|| self.start(&job)) {
+                        Some(Ok(None)) => {}
+                        Some(Ok(Some(mut future))) => match guarded(|| future.as_mut().poll(cx)) {
+                            Some(Poll::Ready(())) => {}
+                            Some(Poll::Pending) => {
+                                self.running = Some(Running::Handler(future, job.handled()));
+                                return Turn::Idle;
+                            }
+                            None => return Turn::Panicked,
+                        },
                         Some(Err(Malformed)) => return Turn::Malformed,
                         None => return Turn::Panicked,
                     }
@@ -440,36 +575,29 @@ impl Member {
     }
 
     /// Starts a job; what it does without waiting is done at the first poll.
-    fn start(&self, job: Job) -> Result<Option<BoxFuture<()>>, Malformed> {
+    fn start(&self, job: &Job) -> Result<Option<BoxFuture<()>>, Malformed> {
         let handlers = &self.socket.namespace().shared().handlers;
         let socket = || self.socket.clone();
+        let ack = |id: &Option<u64>| id.map(|id| Ack { socket: socket(), id });
         Ok(match job {
             Job::Connect => handlers.connect.as_ref().map(|connect| connect(socket())),
-            Job::Event(event, ack) => {
-                let ack = ack.map(|id| Ack { socket: socket(), id });
+            Job::Event(event, id) => {
                 let Some(handler) = handlers.events.get(event.name()) else {
                     event.data().validate().map_err(|_| Malformed)?;
-                    return Ok(handlers.fallback.as_ref().map(|fallback| fallback(socket(), event, ack)));
+                    return Ok(handlers.fallback.as_ref().map(|fallback| fallback(socket(), event.clone(), ack(id))));
                 };
-                match handler(socket(), event.data(), ack) {
+                match handler(socket(), event.data(), ack(id)) {
                     Ok(future) => Some(future),
                     Err(Mismatch { error: DataError::Malformed, .. }) => return Err(Malformed),
-                    Err(mismatch) => self.mismatch(event.name().to_owned(), mismatch),
+                    Err(Mismatch { error, ack }) => self.mismatch(event.name().to_owned(), error, ack),
                 }
             }
-            Job::Mismatch(event, mismatch) => self.mismatch(event, mismatch),
-            Job::Disconnect(reason) => {
-                if let Some(disconnecting) = &handlers.disconnecting {
-                    // The socket leaves its rooms whatever happens here; nobody is left to be closed for a panic.
-                    let _panicked = guarded(|| disconnecting(&self.socket, reason));
-                }
-                self.socket.exit();
-                handlers.disconnect.as_ref().map(|disconnect| disconnect(socket(), reason))
-            }
+            Job::Mismatch(event, error, id) => self.mismatch(event.clone(), error.clone(), ack(id)),
+            Job::Disconnect(reason) => handlers.disconnect.as_ref().map(|disconnect| disconnect(socket(), *reason)),
         })
     }
 
-    fn mismatch(&self, event: String, Mismatch { error, ack }: Mismatch) -> Option<BoxFuture<()>> {
+    fn mismatch(&self, event: String, error: DataError, ack: Option<Ack>) -> Option<BoxFuture<()>> {
         let Some(handler) = &self.socket.namespace().shared().handlers.mismatch else {
             tracing::debug!(%error, "an event was dropped: its arguments do not fit its handler");
             return None;
@@ -489,10 +617,15 @@ impl Drop for Client {
 
 fn send(packet: Outgoing, link: &mut Link<'_>) {
     let (text, attachments) = packet.into_frames();
-    link.send(text);
+    link.send_counted(text);
     for frame in attachments.iter().flat_map(|frames| frames.iter()) {
-        link.send(frame.clone());
+        link.send_counted(frame.clone());
     }
+}
+
+/// The member that has this slot and has not left.
+fn find(members: &mut [Member], slot: Slot) -> Option<&mut Member> {
+    members.iter_mut().find(|member| member.slot == slot && member.stage != Stage::Left)
 }
 
 /// The arguments of an event were no JSON.
@@ -583,16 +716,27 @@ impl Handler for Client {
     }
 
     fn is_ready(&self) -> bool {
+        let limits = &self.hub.waiting;
         // Sockets that have left and still have something to do count too: a client can leave and come back forever.
         let leaving = self.members.len().saturating_sub(self.hub.connection.max_namespaces);
-        self.waiting_events.saturating_add(leaving) < self.hub.max_waiting_events
+        if self.asked.is_empty() {
+            self.waiting.events.saturating_add(leaving) < limits.events && self.waiting.bytes < limits.bytes
+        } else {
+            // The ack may come behind events, and the handler that awaits it be the one that keeps them waiting.
+            leaving < limits.events && self.waiting.bytes < limits.bytes_before_ack
+        }
+    }
+
+    fn unhandled_bytes(&self) -> usize {
+        self.waiting.bytes
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.connection.poll_timeout()
+        self.connection.poll_timeout().into_iter().chain(self.grace).min()
     }
 
     fn on_timeout(&mut self, link: &mut Link<'_>) {
+        self.end_grace(link.now());
         self.handle(Input::Timeout, link);
     }
 
@@ -615,7 +759,18 @@ impl Handler for Client {
     }
 
     fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.run(cx, None);
-        if self.members.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        loop {
+            self.run(cx, None);
+            if self.members.is_empty() {
+                return Poll::Ready(());
+            }
+            let Some(grace) = self.grace else { return Poll::Pending };
+            let due = self.grace_over.get_or_insert_with(|| Box::pin(sleep_until(grace.into())));
+            if due.deadline() != grace.into() {
+                due.as_mut().reset(grace.into());
+            }
+            ready!(due.as_mut().poll(cx));
+            self.end_grace(grace);
+        }
     }
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use tokio::sync::mpsc;
 
-use super::BuildError;
 use super::adapter::{Adapter, ClusterError, Command, Local, LocalAcks, Memory, Outgoing, Target};
 use super::broadcast::Broadcast;
 use super::client::guarded;
 use super::cluster::{self, Acks, RemoteSocket};
 use super::recovery::{Changes, Recovery, RecoveryConfig};
 use super::socket::{Ack, DisconnectReason, Refusal, Room, Socket};
+use super::{BuildError, SlowClients};
 use crate::{Arguments, Data, DataError, Event, FromArguments, UsageError, is_reserved};
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -252,6 +252,8 @@ pub(super) struct Shared {
     /// What is beyond this instance, if anything.
     adapter: Option<Arc<dyn Adapter>>,
     recovery: Option<Recovery>,
+    /// What broadcasts do with clients for which too much waits.
+    pub(super) slow_clients: SlowClients,
     /// Ack ids are drawn from one sequence for all sockets, as in the reference, so that one packet fits all.
     next_ack: AtomicU64,
 }
@@ -363,7 +365,7 @@ impl Namespace {
         });
         let changes = shares.as_ref().map(|(_, changes)| Arc::clone(changes));
         let recovery =
-            recovery.map(|recovery| Recovery::new(recovery, silence, config.engine.max_buffered_bytes, changes));
+            recovery.map(|recovery| Recovery::new(recovery, silence, config.engine.max_backlog_bytes(), changes));
         let recovery = recovery.map(|recovery| recovery.ok_or(BuildError::Randomness)).transpose()?;
         let shared = Arc::new_cyclic(|shared| Shared {
             adapter: adapter.map(|make| make(Local::new(&name, Weak::clone(shared), shares))),
@@ -371,6 +373,7 @@ impl Namespace {
             handlers: builder.handlers,
             memory: Memory::default(),
             recovery,
+            slow_clients: config.slow_clients,
             next_ack: AtomicU64::new(0),
         });
         if shared.recovery.is_some() && shared.adapter.as_ref().is_some_and(|adapter| !adapter.recovers()) {

@@ -30,7 +30,7 @@ use self::shared::Shared;
 use super::adapter::{Memory, Target};
 use super::namespace::{BoxFuture, Namespace};
 use super::outgoing::Outgoing;
-use super::socket::{Closed, Saved, Socket, SocketId};
+use super::socket::{EmitError, Saved, Socket, SocketId};
 
 /// Settings of connection state recovery, see [`IoBuilder::recovery`](super::IoBuilder::recovery).
 ///
@@ -199,25 +199,30 @@ impl Recovery {
     }
 
     /// Sends an event to one socket, or keeps it where that has just been cut off.
-    pub(super) fn emit(&self, socket: &Socket, packet: &Outgoing) -> Result<(), Closed> {
+    pub(super) fn emit(&self, socket: &Socket, packet: &Outgoing) -> Result<(), EmitError> {
         let target = Target { rooms: vec![socket.id().as_str().into()], ..Target::default() };
         if self.shared.is_some() {
             if socket.is_gone() {
-                return Err(Closed);
+                return Err(EmitError::Closed);
             }
             socket.namespace().shared().broadcast(packet, &target);
             return Ok(());
         }
         let mut state = self.lock();
         if socket.is_gone() {
-            return Err(Closed);
+            return Err(EmitError::Closed);
+        }
+        if socket.is_connected() && !socket.has_room_for(packet.bytes() + OFFSET_BYTES) {
+            return Err(EmitError::Full);
         }
         let position = state.log.head().next();
         let packet = self.append(&mut state, position, packet, target);
         if socket.is_connected() {
             socket.sent_until(position);
-            // One whose connection has just ended gets it from the log.
-            let _gone = socket.send(packet, false);
+            // One whose connection has just ended gets it from the log; so does one that another task has filled meanwhile.
+            if socket.send(packet, false) == Err(EmitError::Full) {
+                socket.abort();
+            }
         }
         Ok(())
     }
@@ -236,7 +241,7 @@ impl Recovery {
     }
 
     /// Sends an event that has no place to one socket, as [`pass`](Self::pass) does.
-    pub(super) fn pass_to(&self, socket: &Socket, packet: Outgoing, volatile: bool) -> Result<(), Closed> {
+    pub(super) fn pass_to(&self, socket: &Socket, packet: Outgoing, volatile: bool) -> Result<(), EmitError> {
         if packet.ends_with_text() {
             let state = self.lock();
             socket.send(packet.with_offset(&state.log.head().to_string()), volatile)
@@ -377,6 +382,9 @@ impl Session<Holder> {
         matches!(&self.holder, Holder::Socket(holder) if holder.serial() == socket.serial())
     }
 }
+
+/// More than an event grows by its offset.
+const OFFSET_BYTES: usize = 64;
 
 /// The generation of a session that nobody has taken over yet.
 const FIRST: u64 = 1;

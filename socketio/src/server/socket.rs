@@ -1,5 +1,6 @@
 //! One client in one namespace.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -9,13 +10,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytestring::ByteString;
 use engineio::CloseReason as EngineReason;
-use engineio::server::Handshake as EngineHandshake;
+use engineio::server::{Handshake as EngineHandshake, SendError};
+use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
+use super::SlowClients;
 use super::adapter::Target;
 use super::broadcast::Broadcast;
 use super::client::{Ask, Mail};
@@ -228,32 +231,24 @@ impl fmt::Display for DisconnectReason {
     }
 }
 
-/// The socket is disconnected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Closed;
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the socket is disconnected")
-    }
-}
-
-impl std::error::Error for Closed {}
-
 /// Why an event was not sent.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EmitError {
     /// The socket is disconnected.
     Closed,
-    /// The event's name is reserved, or its arguments cannot be serialised.
+    /// As much waits for the client as may, see
+    /// [`engineio::Config::max_backlog_bytes`]. Nothing of the event was sent; the client stays.
+    Full,
+    /// The event's name is reserved, or its arguments cannot be serialized.
     Usage(UsageError),
 }
 
 impl fmt::Display for EmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => Closed.fmt(f),
+            Self::Closed => f.write_str("the socket is disconnected"),
+            Self::Full => f.write_str("too much waits for the client"),
             Self::Usage(error) => error.fmt(f),
         }
     }
@@ -267,9 +262,13 @@ impl From<UsageError> for EmitError {
     }
 }
 
-impl From<Closed> for EmitError {
-    fn from(_: Closed) -> Self {
-        Self::Closed
+impl From<SendError> for EmitError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Full,
+            // Also what a later version of the layer below may add.
+            SendError::Gone | _ => Self::Closed,
+        }
     }
 }
 
@@ -375,8 +374,8 @@ pub(super) struct Saved {
 
 #[derive(Default)]
 struct State {
-    rooms: Vec<Room>,
-    /// Set for good when the socket has left its rooms: a late join must not bring it back.
+    rooms: HashSet<Room, RandomState>,
+    /// Set when the socket has left its rooms: a late join must not bring it back.
     gone: bool,
     data: Option<Box<RawValue>>,
     extensions: http::Extensions,
@@ -501,14 +500,31 @@ impl Socket {
     /// Sends an event.
     ///
     /// # Errors
-    /// [`EmitError`] where the socket is disconnected or the event cannot be encoded. That it was sent does not mean
-    /// that it arrives.
+    /// [`EmitError`] where the socket is disconnected, too much waits for its client, or the event cannot be encoded. That
+    /// it was sent does not mean that it arrives.
     pub fn emit(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
         let packet = Outgoing::event(self.shared.namespace.name(), None, name, arguments)?;
         match self.shared.namespace.shared().recovery().filter(|_| self.session().is_some()) {
-            Some(recovery) => Ok(recovery.emit(self, &packet)?),
-            None => Ok(self.send(packet, false)?),
+            Some(recovery) => recovery.emit(self, &packet),
+            None => self.send(packet, false),
         }
+    }
+
+    /// Sends an event as [`emit`](Self::emit) does, but waits first until little enough waits for the client: no more than
+    /// [`engineio::Config::high_water_bytes`]. For much data, sent as fast as the client reads and no faster.
+    ///
+    /// # Errors
+    /// Those of [`emit`](Self::emit). [`EmitError::Full`] comes only where others send to the client at the same time.
+    pub async fn emit_when_ready(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
+        self.shared.link.ready().await?;
+        self.emit(name, arguments)
+    }
+
+    /// Returns how many bytes wait to be sent to the client, over all its namespaces, with what each packet occupies
+    /// beside its bytes.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.link.queued_bytes()
     }
 
     /// Sends an event that is dropped if the client is not ready for it at once.
@@ -518,8 +534,8 @@ impl Socket {
     pub fn emit_volatile(&self, name: &str, arguments: impl Arguments) -> Result<(), EmitError> {
         let packet = Outgoing::event(self.shared.namespace.name(), None, name, arguments)?;
         match self.shared.namespace.shared().recovery().filter(|_| self.session().is_some()) {
-            Some(recovery) => Ok(recovery.pass_to(self, packet, true)?),
-            None => Ok(self.send(packet, true)?),
+            Some(recovery) => recovery.pass_to(self, packet, true),
+            None => self.send(packet, true),
         }
     }
 
@@ -540,7 +556,7 @@ impl Socket {
         let deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
         let bytes = packet.bytes();
         let ask = Ask { slot: self.shared.slot, packet, id, deadline, asker: Asker::One(answer) };
-        self.mail(Mail::Ask(Box::new(ask)), bytes).map_err(|closed| AckError::Emit(closed.into()))?;
+        self.mail(Mail::Ask(Box::new(ask)), bytes).map_err(AckError::Emit)?;
         match answered.await {
             Ok(Answer::Data(data)) => data.args().map_err(AckError::Mismatch),
             Ok(Answer::Expired) => Err(AckError::Timeout),
@@ -565,8 +581,7 @@ impl Socket {
     pub fn join(&self, room: impl Into<Room>) {
         let room = room.into();
         let mut state = self.state();
-        if !state.gone && !state.rooms.contains(&room) {
-            state.rooms.push(Room::clone(&room));
+        if !state.gone && state.rooms.insert(Room::clone(&room)) {
             // Under the socket's own lock, so that it cannot be leaving at the same time.
             self.shared.namespace.shared().join(self, room);
             drop(state);
@@ -577,8 +592,7 @@ impl Socket {
     /// Leaves a room.
     pub fn leave(&self, room: &str) {
         let mut state = self.state();
-        if let Some(at) = state.rooms.iter().position(|joined| &**joined == room) {
-            state.rooms.swap_remove(at);
+        if state.rooms.remove(room) {
             self.shared.namespace.shared().leave(self, room);
             drop(state);
             self.changed();
@@ -592,10 +606,10 @@ impl Socket {
         }
     }
 
-    /// Returns the rooms that the socket has joined. It is also in a room named by its id, which is not listed.
+    /// Returns the rooms that the socket has joined, in no particular order. It is also in a room named by its id, which is not listed.
     #[must_use]
     pub fn rooms(&self) -> Vec<Room> {
-        self.state().rooms.clone()
+        self.state().rooms.iter().cloned().collect()
     }
 
     /// Disconnects the socket from its namespace with a DISCONNECT packet; with `close` the whole client, whose other
@@ -604,7 +618,7 @@ impl Socket {
         let (link, slot) = (self.shared.link.clone(), self.shared.slot);
         self.behind_events(move || {
             // An error means that it is gone already.
-            let _gone = link.mail(Mail::Disconnect { slot, close }, 0);
+            let _gone = link.order(Mail::Disconnect { slot, close });
         });
     }
 
@@ -640,33 +654,51 @@ impl Socket {
     /// Lets the client's sockets leave, since the server is closing.
     pub(super) fn shut_down(&self) {
         // An error means that it is gone already.
-        let _gone = self.shared.link.mail(Mail::ShutDown, 0);
+        let _gone = self.shared.link.order(Mail::ShutDown);
     }
 
-    /// Takes a packet of a broadcast; where the socket is gone there is nobody to be told.
+    /// Takes a packet of a broadcast, unless the socket is gone. Where too much waits for the client, the namespace's policy
+    /// decides.
     pub(super) fn deliver(&self, packet: Outgoing, bytes: usize, volatile: bool, flushes: &mut Flushes) {
-        let Shared { link, slot, .. } = &*self.shared;
+        let Shared { link, slot, namespace, .. } = &*self.shared;
         let single = packet.single_frame().is_some();
         let mail = Mail::Send { slot: *slot, packet, volatile };
-        if !single {
-            if self.is_connected() {
-                let _gone = link.mail(mail, bytes);
+        let taken = if single {
+            link.mail_for_flush(mail, bytes, || self.is_connected())
+        } else if self.is_connected() {
+            link.mail(mail, bytes).map(|()| false)
+        } else {
+            Ok(false)
+        };
+        match taken {
+            Ok(true) => flushes.push(link.clone()),
+            Err(SendError::Full) if !volatile && namespace.shared().slow_clients == SlowClients::Disconnect => {
+                link.abort();
             }
-        } else if link.mail_for_flush(mail, bytes, || self.is_connected()) {
-            flushes.push(link.clone());
+            Ok(false) | Err(_) => {}
         }
     }
 
-    pub(super) fn send(&self, packet: Outgoing, volatile: bool) -> Result<(), Closed> {
+    /// Ends the client's connection at once, since it is too far behind to be sent an event that it has to get.
+    pub(super) fn abort(&self) {
+        self.shared.link.abort();
+    }
+
+    /// Returns `true` if a packet of this size would be taken.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.shared.link.has_room_for(bytes)
+    }
+
+    pub(super) fn send(&self, packet: Outgoing, volatile: bool) -> Result<(), EmitError> {
         let bytes = packet.bytes();
         self.mail(Mail::Send { slot: self.shared.slot, packet, volatile }, bytes)
     }
 
-    fn mail(&self, mail: Mail, bytes: usize) -> Result<(), Closed> {
+    fn mail(&self, mail: Mail, bytes: usize) -> Result<(), EmitError> {
         if self.state_is_gone() {
-            return Err(Closed);
+            return Err(EmitError::Closed);
         }
-        self.shared.link.mail(mail, bytes).map_err(|_gone| Closed)
+        Ok(self.shared.link.mail(mail, bytes)?)
     }
 
     /// Middleware may send before the socket is connected, so this is not the opposite of `is_connected`.
@@ -716,7 +748,7 @@ impl Socket {
     /// The rooms the socket was in; `None` where it has left before.
     fn leave_rooms(&self) -> Option<Vec<Room>> {
         let mut state = self.state();
-        (!std::mem::replace(&mut state.gone, true)).then(|| std::mem::take(&mut state.rooms))
+        (!std::mem::replace(&mut state.gone, true)).then(|| std::mem::take(&mut state.rooms).into_iter().collect())
     }
 
     /// Takes the socket out of its namespace, under the lock of its recovery, and returns what its session keeps.
@@ -733,7 +765,7 @@ impl Socket {
     pub(super) fn surrender(&self) -> Saved {
         self.unplug();
         // An error means that its end has been noticed meanwhile.
-        let _gone = self.shared.link.mail(Mail::Superseded, 0);
+        let _gone = self.shared.link.order(Mail::Superseded);
         let nothing = || Saved {
             id: self.shared.id.clone(),
             rooms: Vec::new(),
@@ -801,7 +833,7 @@ impl Socket {
     /// Returns the rooms and the data; `None` where the socket has left for good.
     pub(super) fn belongings(&self) -> Option<(Vec<Room>, Option<Box<RawValue>>)> {
         let state = self.state();
-        (!state.gone).then(|| (state.rooms.clone(), state.data.clone()))
+        (!state.gone).then(|| (state.rooms.iter().cloned().collect(), state.data.clone()))
     }
 }
 
@@ -820,7 +852,7 @@ impl Ack {
     /// Those of [`Socket::emit`].
     pub fn send(self, arguments: impl Arguments) -> Result<(), EmitError> {
         let packet = Outgoing::ack(self.socket.shared.namespace.name(), self.id, arguments)?;
-        Ok(self.socket.send(packet, false)?)
+        self.socket.send(packet, false)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod acks;
 mod binary;
+mod bulk;
 mod cluster;
 mod connect;
 mod events;

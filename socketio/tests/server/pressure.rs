@@ -66,8 +66,8 @@ async fn a_polling_client_ahead_of_its_handlers_loses_nothing_either() {
     let (server, gate, mut lines) = slow_server().await;
     let poller = Poller::joined(&server).await;
     let body = |from: usize| (from..from + 80).map(slow_event).collect::<Vec<_>>().join("\x1e");
-    poller.post(&body(0)).await;
     let posting = tokio::spawn(async move {
+        poller.post(&body(0)).await;
         poller.post(&body(80)).await;
         poller
     });
@@ -75,7 +75,7 @@ async fn a_polling_client_ahead_of_its_handlers_loses_nothing_either() {
     for number in 0..160 {
         assert_eq!(lines.next().await, number.to_string());
     }
-    within("the second body", posting).await.unwrap();
+    within("both bodies", posting).await.unwrap();
     server.finish().await;
 }
 
@@ -147,6 +147,7 @@ async fn a_client_that_does_not_read_is_closed_and_the_others_get_everything() {
     let (log, mut lines) = log();
     let mut config = config();
     config.engine.max_buffered_bytes = 1 << 20;
+    config.engine.max_backlog_bytes = Some(2 << 20);
     let server = Server::with(Io::builder().config(config).namespace("/", |root| log_lives(root, &log))).await;
     let mut reads = Client::joined(&server).await;
     let mut deaf = Client::joined(&server).await;

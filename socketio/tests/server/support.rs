@@ -220,6 +220,29 @@ impl Client {
         .await;
     }
 
+    /// Sends many messages while it receives `count` texts.
+    pub(crate) async fn exchange(&mut self, texts: impl IntoIterator<Item = String>, count: usize) -> Vec<String> {
+        let Self { sink, received, .. } = self;
+        let sending = async {
+            for text in texts {
+                sink.feed(Message::text(text)).await.unwrap();
+            }
+            sink.flush().await.unwrap();
+        };
+        let receiving = async {
+            let mut texts = Vec::with_capacity(count);
+            while texts.len() < count {
+                match received.recv().await {
+                    Some(Received::Text(text)) if text == "2" => {}
+                    Some(Received::Text(text)) => texts.push(text),
+                    other => panic!("expected a text after {}, got {other:?}", texts.len()),
+                }
+            }
+            texts
+        };
+        within("the exchange", async { tokio::join!(sending, receiving).1 }).await
+    }
+
     pub(crate) async fn send_binary(&mut self, bytes: &'static [u8]) {
         within("the server to read", self.sink.send(Message::Binary(Bytes::from_static(bytes)))).await.unwrap();
     }

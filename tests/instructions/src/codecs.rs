@@ -91,7 +91,7 @@ fn decode_payload(operations: u32) -> ! {
     }
     let body = ByteString::from(body);
     repeat(operations, || {
-        for packet in payload::decode(black_box(body.clone()), 100) {
+        for packet in payload::decode(black_box(body.clone())) {
             black_box(packet.expect("it was encoded"));
         }
     })

@@ -29,7 +29,7 @@ impl<A: Application> Shared<A> {
                 let Some((mailbox, serving)) = self.begin(exchange, from, id, &sid) else { return };
                 let (reply, answered) = oneshot::channel();
                 // Where the session has ended, the slot is dropped.
-                let _ended = mailbox.push(Mail::Poll(reply), 0);
+                let _ended = mailbox.push_own(Mail::Poll(reply));
                 tokio::spawn(serving.answer(answered, RequestError::UnknownSid.into()));
             }
             // Whoever sends it has another limit than we have.
@@ -40,7 +40,7 @@ impl<A: Application> Shared<A> {
                 let Some((mailbox, serving)) = self.begin(exchange, from, id, &sid) else { return };
                 let (reply, answered) = oneshot::channel();
                 let (body, unless) = posted(body);
-                let _ended = mailbox.push(Mail::Post(reply, body), 0);
+                let _ended = mailbox.push_own(Mail::Post(reply, body));
                 tokio::spawn(serving.answer(answered, unless));
             }
             Content::Unusable(sid) => refuse(match self.table.find(&sid) {
@@ -74,7 +74,7 @@ impl<A: Application> Shared<A> {
         let (near, far) = tokio::io::duplex(LINE_BUFFER_BYTES);
         let (held, let_go) = oneshot::channel();
         let websocket = WebSocket::carried(near, held, self.config.max_payload_bytes);
-        if mailbox.push(Mail::Candidate(Box::new(websocket)), 0).is_err() {
+        if mailbox.push_own(Mail::Candidate(Box::new(websocket))).is_err() {
             return refuse(RequestError::UnknownSid.into());
         }
         exchange.tell(from, id, Content::Ack);

@@ -226,3 +226,13 @@ async fn a_stop_ends_with_status_0_whoever_is_connected() {
     assert!(idle.ended(Duration::from_secs(1)).await, "idle connections are closed too");
     server.assert_calm(&[&poll]);
 }
+
+#[tokio::test]
+async fn a_stop_takes_no_longer_than_its_clients_need() {
+    let mut server = Server::with(&[("SHUTDOWN_TIMEOUT_MS", "60000")]).await;
+    let _stopped_polling = Raw::poll_session(server.addr()).await;
+    let _connected = Client::guest(&server).await;
+    let begun = std::time::Instant::now();
+    assert_eq!(server.terminate().await.code(), Some(0), "{:#?}", server.log());
+    assert!(begun.elapsed() < Duration::from_secs(20), "the stop took {:?}", begun.elapsed());
+}

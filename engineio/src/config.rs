@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 use crate::handshake::Transport;
+use crate::origin::Origins;
 
 /// Limits and intervals of an Engine.IO server. [`Config::default`] is what the reference server uses, and the
 /// limits that it lacks.
@@ -235,50 +236,6 @@ impl Transports {
     }
 }
 
-/// Which origins may connect, beside the server's own, which always may, and requests without an `Origin` header,
-/// which no browser sends from a page of another site.
-///
-/// The reference server leaves this to the browser; we answer status 403 on every transport, since a WebSocket
-/// handshake is not subject to CORS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Origins {
-    /// The server's own only; no CORS headers are sent. The default.
-    #[default]
-    Own,
-    /// Any origin; answers carry `Access-Control-Allow-Origin: *`.
-    Any,
-    /// These origins, in the form `https://example.com` or `http://localhost:3000`, compared without regard to case;
-    /// answers carry the request's origin and allow credentials.
-    List(Vec<String>),
-}
-
-impl Origins {
-    /// Tells whether a request with this `Origin` may come in, to a server that it addressed as `host`.
-    ///
-    /// The own origin is recognised by its host and port alone, since a proxy in front may have ended TLS.
-    pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
-        let own = || {
-            let authority = origin.split_once("://").map(|(scheme, authority)| (default_port(scheme), authority));
-            matches!((authority, host), (Some((port, authority)), Some(host))
-                if without_port(authority, port).eq_ignore_ascii_case(without_port(host, port)))
-        };
-        match self {
-            Self::Own => own(),
-            Self::Any => true,
-            Self::List(list) => list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) || own(),
-        }
-    }
-}
-
-fn default_port(scheme: &str) -> &'static str {
-    if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" }
-}
-
-fn without_port<'a>(authority: &'a str, port: &str) -> &'a str {
-    authority.strip_suffix(port).unwrap_or(authority)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,34 +273,6 @@ mod tests {
             let mut config = Config::default();
             spoil(&mut config);
             assert_eq!(config.validate().map_err(|error| error.field), Err(field));
-        }
-    }
-
-    #[test]
-    fn the_own_origin_is_allowed_whatever_the_list() {
-        for origins in [Origins::Own, Origins::Any, Origins::List(vec![])] {
-            assert!(origins.allows("http://watch.example:4000", Some("watch.example:4000")));
-            assert!(origins.allows("https://Watch.example", Some("watch.example")));
-            assert!(origins.allows("https://watch.example", Some("watch.example:443")));
-            assert!(origins.allows("http://[::1]:4000", Some("[::1]:4000")));
-        }
-    }
-
-    #[test]
-    fn a_foreign_origin_needs_the_list_or_the_star() {
-        let list = Origins::List(vec!["https://App.example".into()]);
-        for (origin, own, listed) in [
-            ("https://app.example", false, true),
-            ("http://app.example", false, false),
-            ("https://app.example.evil", false, false),
-            ("https://watch.example:4001", false, false),
-            ("null", false, false),
-            ("", false, false),
-        ] {
-            assert_eq!(Origins::Own.allows(origin, Some("watch.example:4000")), own, "{origin}");
-            assert_eq!(list.allows(origin, Some("watch.example:4000")), listed, "{origin}");
-            assert!(Origins::Any.allows(origin, None), "{origin}");
-            assert!(!Origins::Own.allows(origin, None), "{origin}");
         }
     }
 }

@@ -40,6 +40,7 @@ mod config;
 mod error;
 mod frame;
 pub mod handshake;
+mod origin;
 mod packet;
 pub mod payload;
 mod session;
@@ -49,10 +50,11 @@ pub mod server;
 
 pub use bytestring::ByteString;
 
-pub use self::config::{Config, Origins, RelayConfig, Transports};
+pub use self::config::{Config, RelayConfig, Transports};
 pub use self::error::{CloseReason, ConfigError, DecodeError, RequestError, Violation};
 pub use self::frame::{Frame, FrameKind};
 pub use self::handshake::{Instance, Sid, Transport};
+pub use self::origin::{Origin, Origins};
 pub use self::packet::{Message, Packet};
 pub use self::session::{Action, FRAME_OVERHEAD_BYTES, Input, Outbox, PostDrop, Refusal, Session, WsFrame};
 

@@ -24,8 +24,8 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
-    CONTENT_TYPE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
-    UPGRADE, VARY,
+    CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -42,10 +42,11 @@ use self::driver::Driver;
 use self::mailbox::{Limits as MailLimits, Mail, Mailbox};
 use self::relay::{Exchange, Receive};
 use self::table::{Registration, Table};
-use crate::config::{Config, Origins};
+use crate::config::Config;
 use crate::error::{CloseReason, ConfigError, RequestError};
 use crate::frame::Frame;
 use crate::handshake::{Intent, RequestFacts, Sid, Transport, route};
+use crate::origin::Origins;
 use crate::packet::Message;
 use crate::session::{Input, Session};
 
@@ -328,7 +329,7 @@ impl<A: Application> Server<A> {
         B: hyper::body::Body<Data = Bytes> + Unpin,
     {
         let (mut parts, body) = request.into_parts();
-        let origin = match self.check_origin(&parts.headers) {
+        let origin = match self.check_origin(&parts) {
             Ok(origin) => origin,
             Err(error) => return Ok(self.refuse(error, false)),
         };
@@ -493,11 +494,12 @@ impl<A: Application> Server<A> {
     }
 
     /// Checks the `Origin` header, which returns for the CORS headers of the answer.
-    fn check_origin(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(None) };
-        let text = origin.to_str().map_err(|_| RequestError::BadRequest)?;
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        if self.shared.config.origins.allows(text, host) {
+    fn check_origin(&self, request: &Parts) -> Result<Option<HeaderValue>, RequestError> {
+        let Some(origin) = request.headers.get(ORIGIN) else { return Ok(None) };
+        if origin.to_str().is_err() {
+            return Err(RequestError::BadRequest);
+        }
+        if self.shared.config.origins.allows_request(request) {
             Ok(Some(origin.clone()))
         } else {
             Err(RequestError::Forbidden)

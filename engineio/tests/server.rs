@@ -178,8 +178,58 @@ async fn the_own_origin_needs_no_list_and_gets_no_headers() {
 }
 
 #[tokio::test]
+async fn the_own_origin_may_be_written_as_a_websocket_url_and_with_the_default_port() {
+    let host = Host::start().await;
+    for (name, origin, status) in [
+        ("watch.example:443", "wss://watch.example", 101),
+        ("watch.example", "wss://watch.example:443", 101),
+        ("watch.example:80", "ws://watch.example", 101),
+        ("watch.example:443", "https://watch.example", 101),
+        ("Watch.Example.", "https://watch.example./", 101),
+        ("[::1]:443", "wss://[0:0::1]", 101),
+        ("watch.example:8443", "wss://watch.example:8443", 101),
+        ("watch.example:443", "ws://watch.example", 403),
+        ("watch.example:443", "wss://watch.example.evil", 403),
+        ("watch.example:443", "wss://evil.example", 403),
+        ("watch.example:443", "wss://watch.example:444", 403),
+        ("watch.example", "app://watch.example", 403),
+        ("null", "null", 403),
+        ("", "file://", 403),
+    ] {
+        let mut http = Http::connect(host.addr).await;
+        let fields: String = UPGRADE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        http.write(format!("GET {WEBSOCKET} HTTP/1.1\r\nHost: {name}\r\nOrigin: {origin}\r\n{fields}\r\n")).await;
+        assert_eq!(http.response().await.status, status, "{origin} at {name}");
+    }
+}
+
+#[tokio::test]
+async fn two_origins_or_two_hosts_are_nobodys_own() {
+    let host = Host::start().await;
+    for fields in [
+        "Host: a.example\r\nOrigin: http://a.example\r\nOrigin: http://b.example",
+        "Host: a.example\r\nHost: b.example\r\nOrigin: http://a.example",
+    ] {
+        let mut http = Http::connect(host.addr).await;
+        http.write(format!("GET {POLLING} HTTP/1.1\r\n{fields}\r\n\r\n")).await;
+        assert_eq!(http.response().await.status, 403, "{fields}");
+    }
+}
+
+#[tokio::test]
+async fn the_host_of_an_absolute_target_counts() {
+    let host = Host::start().await;
+    for (origin, status) in [("http://a.example", 200), ("http://b.example", 403)] {
+        let mut http = Http::connect(host.addr).await;
+        let head = format!("GET http://a.example{POLLING} HTTP/1.1\r\nHost: b.example\r\nOrigin: {origin}\r\n\r\n");
+        http.write(head).await;
+        assert_eq!(http.response().await.status, status, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn a_listed_origin_gets_its_headers_on_answers_errors_and_101() {
-    let host = Host::with(|config| config.origins = Origins::List(vec!["https://app.example".into()])).await;
+    let host = Host::with(|config| config.origins = Origins::parse("https://app.example").unwrap()).await;
     let origin = ("Origin", "https://app.example");
     for (target, headers) in [
         (POLLING, vec![origin]),

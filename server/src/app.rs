@@ -16,12 +16,12 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use socketio::Io;
 use socketio::engineio::server::{Limits, Reset, serve as serve_http};
-use socketio::engineio::{Origins, RequestError, Transport};
+use socketio::engineio::{RequestError, Transport};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::auth::Tokens;
-use crate::config::{AllowedOrigins, Config, ConfigError, RedisSettings};
+use crate::config::{Config, ConfigError, RedisSettings};
 use crate::http::health::{Check, live, ready};
 use crate::http::metrics::Metrics;
 use crate::http::{self as answers, Answer, assets, rooms};
@@ -250,14 +250,14 @@ impl<S: RoomStore> App<S> {
             return self.io.handle(request, client).await;
         }
         let (parts, body) = request.into_parts();
-        let mut answer = if !answers::is_origin_allowed(&self.config.cors_origin, &parts.headers) {
+        let mut answer = if !self.config.cors_origin.allows_request(&parts) {
             answers::failure(StatusCode::FORBIDDEN, "FORBIDDEN", "this origin is not allowed")
         } else if parts.method == Method::OPTIONS {
             preflight()
         } else {
             self.dispatch(&parts, body).await
         };
-        answers::share(&self.config.cors_origin, &parts.headers, answer.headers_mut());
+        answers::share(&self.config.cors_origin, &parts, answer.headers_mut());
         Ok(answer)
     }
 
@@ -338,11 +338,7 @@ fn io_config(config: &Config) -> socketio::server::Config {
     io.engine.relay.max_requests = config.max_connections;
     io.engine.relay.max_lines = config.max_connections;
     io.engine.close_timeout = config.shutdown_timeout;
-    io.engine.origins = match &config.cors_origin {
-        AllowedOrigins::Any => Origins::Any,
-        AllowedOrigins::Listed(listed) if listed.is_empty() => Origins::Own,
-        AllowedOrigins::Listed(listed) => Origins::List(listed.clone()),
-    };
+    io.engine.origins = config.cors_origin.clone();
     io.connection.connect_timeout = config.connect_timeout;
     io
 }

@@ -2,7 +2,6 @@
 //!
 //! A flag wins over the environment, the environment over `.env`, and an empty value counts as not given.
 
-mod origin;
 mod proxies;
 mod redis;
 mod secret;
@@ -15,9 +14,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use socketio::engineio::Origins;
+
 use redis::RedisUrl;
 
-pub use origin::AllowedOrigins;
 pub use proxies::TrustedProxies;
 pub use redis::{RedisServer, RedisSettings};
 pub use secret::{MIN_SECRET_BYTES, SECRET_FILE, Secret, create_private_dir, load_or_create};
@@ -47,7 +47,7 @@ pub struct Config {
     /// Whether callers without a token may create rooms.
     pub guest_rooms: bool,
     /// Web origins that may use the server besides its own.
-    pub cors_origin: AllowedOrigins,
+    pub cors_origin: Origins,
     /// Reverse proxies that are believed about who their clients are.
     pub trusted_proxies: TrustedProxies,
     /// How long a room lives.
@@ -231,10 +231,7 @@ impl Config {
                 _ => InvalidTokenPolicy::Reject,
             },
             guest_rooms: reader.switch("GUEST_ROOMS") && (embedded || reader.is_given("GUEST_ROOMS")),
-            cors_origin: reader
-                .given("CORS_ORIGIN")
-                .and_then(|value| AllowedOrigins::parse(&value))
-                .unwrap_or(AllowedOrigins::Listed(Vec::new())),
+            cors_origin: reader.given("CORS_ORIGIN").and_then(|value| Origins::parse(&value)).unwrap_or_default(),
             trusted_proxies: reader
                 .given("TRUSTED_PROXIES")
                 .and_then(|value| TrustedProxies::parse(&value))
@@ -457,7 +454,7 @@ mod tests {
             jwt_require_exp: false,
             auth_invalid_token: InvalidTokenPolicy::Reject,
             guest_rooms: true,
-            cors_origin: AllowedOrigins::Listed(vec![]),
+            cors_origin: Origins::Own,
             trusted_proxies: TrustedProxies::default(),
             room_ttl: Duration::from_secs(24 * 3600),
             room_max_participants: 1000,
@@ -504,7 +501,11 @@ mod tests {
             ("RELAY", "on", switch.clone()),
             ("AUTH_INVALID_TOKEN", "ignore", "reject or guest".to_owned()),
             ("GUEST_ROOMS", "1", switch),
-            ("CORS_ORIGIN", "example.org", "* or origins like https://example.org separated by commas".to_owned()),
+            (
+                "CORS_ORIGIN",
+                "example.org",
+                "* or origins like https://example.org or file:// separated by commas".to_owned(),
+            ),
             ("TRUSTED_PROXIES", "proxy", "IP addresses or networks like 10.0.0.0/8 separated by commas".to_owned()),
             ("ROOM_TTL_HOURS", "0", whole(1, 8760)),
             ("ROOM_MAX_PARTICIPANTS", "1", whole(2, 100_000)),

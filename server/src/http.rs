@@ -10,11 +10,11 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
-
-use crate::config::AllowedOrigins;
+use socketio::engineio::Origins;
 
 /// An answer whose body is whole.
 pub type Answer = Response<Full<Bytes>>;
@@ -71,26 +71,13 @@ pub fn protect(headers: &mut HeaderMap) {
 }
 
 /// Lets a page of the request's origin read the answer, if the origin is allowed.
-///
-/// `request` holds the headers of the request, `answer` those of the answer.
-pub fn share(origins: &AllowedOrigins, request: &HeaderMap, answer: &mut HeaderMap) {
+pub fn share(origins: &Origins, request: &Parts, answer: &mut HeaderMap) {
     // The answer differs by origin even where this one is refused, so no cache may mix them up.
     answer.append(VARY, HeaderValue::from_static("origin"));
-    if let Some(origin) = request.get(http::header::ORIGIN)
-        && is_origin_allowed(origins, request)
+    if let Some(origin) = request.headers.get(http::header::ORIGIN)
+        && origins.allows_request(request)
     {
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    }
-}
-
-/// Tells whether a request may be served: it comes from no browser page, or from one of an allowed origin.
-pub fn is_origin_allowed(origins: &AllowedOrigins, request: &HeaderMap) -> bool {
-    let host = request.get(http::header::HOST).and_then(|host| host.to_str().ok());
-    let mut given = request.get_all(http::header::ORIGIN).iter();
-    match (given.next(), given.next()) {
-        (None, _) => true,
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| origins.allows(origin, host)),
-        (Some(_), Some(_)) => false,
     }
 }
 
@@ -132,6 +119,7 @@ const UNWRITABLE: &str = r#"{"success":false,"error":{"code":"INTERNAL_ERROR","m
 mod tests {
     use std::collections::HashMap;
 
+    use http::Request;
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
 
@@ -182,16 +170,16 @@ mod tests {
 
     #[test]
     fn only_pages_of_allowed_origins_may_read() {
-        let origins = AllowedOrigins::Listed(vec!["https://a.b".to_owned()]);
+        let origins = Origins::parse("https://a.b").unwrap();
         let shared = |given: &[&'static str]| {
-            let mut request = HeaderMap::new();
+            let mut request = Request::new(()).into_parts().0;
             for origin in given {
-                request.append(http::header::ORIGIN, HeaderValue::from_static(origin));
+                request.headers.append(http::header::ORIGIN, HeaderValue::from_static(origin));
             }
             let mut answer = HeaderMap::new();
             share(&origins, &request, &mut answer);
             assert_eq!(answer[VARY], "origin");
-            (is_origin_allowed(&origins, &request), answer.get(ACCESS_CONTROL_ALLOW_ORIGIN).cloned())
+            (origins.allows_request(&request), answer.get(ACCESS_CONTROL_ALLOW_ORIGIN).cloned())
         };
         assert_eq!(shared(&[]), (true, None));
         assert_eq!(shared(&["https://a.b"]), (true, Some(HeaderValue::from_static("https://a.b"))));

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use socketio::engineio::Origins;
 use tracing_subscriber::EnvFilter;
 
+use super::TrustedProxies;
 use super::redis::RedisUrl;
-use super::{AllowedOrigins, TrustedProxies};
 
 /// One setting: its name, where it is listed, what it takes and what it means.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Kind {
             Self::Host => is_host(value),
             Self::Path => !value.contains('\0'),
             Self::Text => true,
-            Self::Origins => AllowedOrigins::parse(value).is_some(),
+            Self::Origins => Origins::parse(value).is_some(),
             Self::Networks => TrustedProxies::parse(value).is_some(),
             Self::LogFilter => EnvFilter::try_new(value).is_ok(),
             Self::Url(schemes) => is_url(value, schemes),
@@ -92,7 +93,7 @@ impl Kind {
             Self::Host => "an IP address or a host name, without port".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::Text => "any text in UTF-8".to_owned(),
-            Self::Origins => "* or origins like https://example.org separated by commas".to_owned(),
+            Self::Origins => "* or origins like https://example.org or file:// separated by commas".to_owned(),
             Self::Networks => "IP addresses or networks like 10.0.0.0/8 separated by commas".to_owned(),
             Self::LogFilter => {
                 "directives like info or syncwatch=debug,info with the levels off, error, warn, info, debug, trace"

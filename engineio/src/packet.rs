@@ -1,7 +1,8 @@
 //! One packet, to and from one text or binary frame.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 
@@ -55,7 +56,8 @@ pub enum Packet {
 impl Packet {
     /// Decodes one text frame: a type digit, then the data.
     ///
-    /// `b` and base64 is accepted as a binary message, as engine.io 6.6 does on every transport.
+    /// `b` and base64 is accepted as a binary message, as engine.io 6.6 does on every transport: with or without line
+    /// breaks and padding, and with the letters of the URL-safe alphabet too, since clients send all of these.
     ///
     /// # Errors
     /// [`DecodeError`] for an empty frame, an unknown type, or wrong base64.
@@ -80,12 +82,37 @@ impl Packet {
             b'5' => Self::Upgrade,
             b'6' => Self::Noop,
             b'b' => {
-                let bytes = BASE64.decode(&frame).map_err(|_| DecodeError::Base64)?;
+                let bytes = decode_base64(&frame).map_err(|_| DecodeError::Base64)?;
                 Self::Message(Message::Binary(bytes.into()))
             }
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }
+}
+
+/// Padding may be missing; bits behind the last byte are ignored.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// Decodes base64 as Node.js does, except that letters of no alphabet are errors and not passed over.
+fn decode_base64(text: &[u8]) -> Result<Vec<u8>, base64::DecodeError> {
+    // Nearly all of it comes in one line and with the standard letters.
+    BASE64.decode(text).or_else(|error| {
+        if !text.iter().any(|letter| matches!(letter, b'\r' | b'\n' | b'-' | b'_')) {
+            return Err(error);
+        }
+        let letters = text.iter().filter(|letter| !matches!(letter, b'\r' | b'\n'));
+        let standard = letters.map(|&letter| match letter {
+            b'-' => b'+',
+            b'_' => b'/',
+            letter => letter,
+        });
+        BASE64.decode(standard.collect::<Vec<u8>>())
+    })
 }
 
 #[cfg(test)]
@@ -106,6 +133,8 @@ mod tests {
             ("5", Packet::Upgrade),
             ("6", Packet::Noop),
             ("bAQID", Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3])))),
+            ("bAQ\r\nID\n", Packet::Message(Message::Binary(Bytes::from_static(&[1, 2, 3])))),
+            ("b-_", Packet::Message(Message::Binary(Bytes::from_static(&[0xfb])))),
         ] {
             assert_eq!(Packet::decode(text(frame)), Ok(packet), "{frame}");
         }
@@ -119,6 +148,10 @@ mod tests {
             ("abc", DecodeError::UnknownKind(b'a')),
             ("é", DecodeError::UnknownKind(0xc3)),
             ("b*", DecodeError::Base64),
+            ("bA", DecodeError::Base64),
+            ("bAQ ID", DecodeError::Base64),
+            ("bAQI==", DecodeError::Base64),
+            ("bAQ==AQ==", DecodeError::Base64),
         ] {
             assert_eq!(Packet::decode(ByteString::from_static(frame)), Err(error), "{frame}");
         }

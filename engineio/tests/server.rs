@@ -287,6 +287,40 @@ async fn text_and_binary_are_echoed_over_polling() {
 }
 
 #[tokio::test]
+async fn base64_is_read_as_node_reads_it() {
+    let mut host = Host::start().await;
+    host.control.silent.store(true, SeqCst);
+    let client = Polling::open(&host).await;
+    let whole: &[u8] = &[1, 2, 3];
+    let lines = format!("b{}", "QUFB\n".repeat(40));
+    for (packet, bytes) in [
+        ("bAQID\n", whole),
+        ("bAQ\r\nID\r\n", whole),
+        ("b\nAQI\n=\n", &[1, 2]),
+        (&lines, &[b'A'; 120]),
+        ("bAQ", &[1]),
+        ("bAQ=", &[1]),
+        ("bAR==", &[1]),
+        ("b-_-_+/+/", &[0xfb, 0xff, 0xbf, 0xfb, 0xff, 0xbf]),
+        ("b", &[]),
+        ("b\n", &[]),
+    ] {
+        assert_eq!(client.post(packet).await.says(), (200, "ok"), "{packet:?}");
+        assert_eq!(host.message().await, Message::Binary(Bytes::copy_from_slice(bytes)), "{packet:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_base64_closes_the_session() {
+    let mut host = Host::start().await;
+    for packet in ["bA", "bA*Q", "bAQ ID", "bAQ==AQ==", "bAQI==", "b=", "bAQID=", "b\u{e9}"] {
+        let client = Polling::open(&host).await;
+        assert_eq!(client.post(packet).await.says(), (200, "ok"), "{packet}");
+        assert_eq!(host.closed().await, CloseReason::ParseError, "{packet}");
+    }
+}
+
+#[tokio::test]
 async fn a_waiting_poll_is_answered_when_something_is_sent() {
     let mut host = Host::start().await;
     let client = Polling::open(&host).await;

@@ -80,18 +80,17 @@ fn plain_packet(text: &str) -> Result<Packet, DecodeError> {
 
 fn plain_base64(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let padding = text.len() - text.trim_end_matches('=').len();
-    if !text.len().is_multiple_of(4) || padding > 2 {
+    let text = text.replace(['\r', '\n'], "").replace('-', "+").replace('_', "/");
+    let digits = text.trim_end_matches('=');
+    let most_padding = [0, 0, 2, 1][digits.len() % 4];
+    if digits.len() % 4 == 1 || text.len() - digits.len() > most_padding {
         return None;
     }
     let mut bits = String::new();
-    for digit in text[..text.len() - padding].chars() {
+    for digit in digits.chars() {
         bits += &format!("{:06b}", ALPHABET.find(digit)?);
     }
     let whole = bits.len() / 8 * 8;
-    if bits[whole..].contains('1') {
-        return None;
-    }
     (0..whole).step_by(8).map(|at| u8::from_str_radix(&bits[at..at + 8], 2).ok()).collect()
 }
 

@@ -28,7 +28,7 @@ use http::header::{
     VARY,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use tokio::sync::oneshot;
 use tungstenite::handshake::derive_accept_key;
@@ -554,17 +554,26 @@ fn new_sid() -> Option<Sid> {
 }
 
 fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && headers.get_all(CONNECTION).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|&byte| byte == b',')
-                .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-        })
+    let has = |name: HeaderName, wanted: &str| {
+        headers.get_all(name).iter().flat_map(list).any(|element| element.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    has(UPGRADE, "websocket") && has(CONNECTION, "upgrade")
+}
+
+/// Splits a header's value at its commas.
+fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Checks a WebSocket handshake and prepares its answer. Source: RFC 6455, section 4.2.
 fn accept_websocket(parts: &mut Parts) -> Result<(Response<Body>, hyper::upgrade::OnUpgrade), Box<Response<Body>>> {
+    if parts.version < Version::HTTP_11 {
+        tracing::debug!("refused a WebSocket handshake: {NEEDS_HTTP_1_1}");
+        let mut refusal = empty(StatusCode::BAD_REQUEST);
+        refusal.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+        *refusal.body_mut() = Body::from(NEEDS_HTTP_1_1);
+        return Err(Box::new(refusal));
+    }
     let headers = &parts.headers;
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut refusal = empty(StatusCode::BAD_REQUEST);
@@ -595,6 +604,9 @@ fn accept_websocket(parts: &mut Parts) -> Result<(Response<Body>, hyper::upgrade
     answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
     Ok((response, switch))
 }
+
+/// The client is nearly always a proxy: nginx speaks HTTP/1.0 to its upstream servers unless it is told otherwise.
+const NEEDS_HTTP_1_1: &str = "a WebSocket needs HTTP/1.1; in nginx that is `proxy_http_version 1.1`";
 
 /// 16 bytes in base64: 22 characters and two `=`.
 fn is_websocket_key(key: &[u8]) -> bool {

@@ -107,6 +107,50 @@ async fn a_websocket_handshake_with_a_wrong_key_or_version_is_refused() {
 }
 
 #[tokio::test]
+async fn a_websocket_handshake_by_http_1_0_is_told_what_is_wrong() {
+    let host = Host::start().await;
+    let client = Polling::open(&host).await;
+    for target in [WEBSOCKET, POLLING, &client.websocket_target()] {
+        let mut http = Http::connect(host.addr).await;
+        let fields: String = UPGRADE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        http.write(format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n{fields}\r\n")).await;
+        let response = http.response().await;
+        assert_eq!(response.status, 400, "{target}");
+        assert!(response.text().contains("HTTP/1.1"), "{}", response.text());
+    }
+    assert_eq!(client.post("4a").await.status, 200);
+    assert_eq!(client.poll().await.says(), (200, "4a"));
+}
+
+#[tokio::test]
+async fn fields_of_a_websocket_handshake_may_be_lists_in_any_case() {
+    let host = Host::start().await;
+    for (connection, upgrade) in [
+        ("keep-alive, Upgrade", "WebSocket"),
+        ("upgrade,keep-alive", "WEBSOCKET"),
+        ("keep-alive\r\nConnection: upgrade", "websocket"),
+        ("Upgrade", "h2c, websocket"),
+        ("Upgrade", "h2c\r\nUpgrade: websocket"),
+    ] {
+        let mut http = Http::connect(host.addr).await;
+        http.write(format!(
+            "GET {WEBSOCKET} HTTP/1.1\r\nhost: localhost\r\nconnection: {connection}\r\nUPGRADE: {upgrade}\r\n\
+             sec-websocket-version:13\r\nsec-websocket-key:dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ))
+        .await;
+        assert_eq!(http.response().await.status, 101, "{connection} {upgrade}");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_to_another_protocol_is_an_ordinary_request() {
+    let host = Host::start().await;
+    // As Java's HttpClient has it in every request, unless it is told not to.
+    let headers = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQ")];
+    assert_eq!(request(host.addr, "GET", POLLING, &headers).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_websocket_that_asks_for_polling_is_opened_and_closed() {
     let host = Host::start().await;
     let ws = Ws::connect(host.addr, POLLING).await;

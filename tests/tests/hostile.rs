@@ -8,6 +8,8 @@ use syncwatch_tests::{Client, Opcode, Raw, Server, create_room, rest, until};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
+const UPGRADE_FIELDS: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                              sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const LIMIT: Duration = Duration::from_secs(20);
 /// What a server may grow by under an attack: its budgets for one connection, the allocator's slack, and room to breathe.
 const GROWTH_BYTES: u64 = 32 << 20;
@@ -60,6 +62,57 @@ async fn foreign_origin_is_refused_on_both_transports() {
             "{origin} by websocket"
         );
     }
+    assert_unharmed(&mut server, before, &[]).await;
+}
+
+#[tokio::test]
+async fn origins_of_apps_are_allowed_where_they_are_listed() {
+    let server = Server::with(&[("CORS_ORIGIN", "file://, null,capacitor://localhost")]).await;
+    for (origin, status) in
+        [("file://", 101), ("null", 101), ("capacitor://localhost", 101), ("ionic://localhost", 403), ("*", 403)]
+    {
+        let header = format!("origin: {origin}\r\n");
+        let upgrade = Raw::connect(server.addr()).await.upgrade(WEBSOCKET, &header).await;
+        assert_eq!(upgrade.status, status, "{origin}: {}", upgrade.text());
+        let read = Raw::get(server.addr(), "/health/live", &header).await;
+        assert_eq!(read.status, if status == 101 { 200 } else { 403 }, "{origin}: {}", read.text());
+    }
+}
+
+#[tokio::test]
+async fn the_own_origin_is_known_to_both_halves_however_it_is_written() {
+    let server = Server::with(&[]).await;
+    for (host, origin, allowed) in [
+        ("watch.example:443", "wss://watch.example", true),
+        ("watch.example:443", "https://watch.example", true),
+        ("watch.example", "ws://watch.example:80", true),
+        ("watch.example:443", "wss://evil.example", false),
+        ("watch.example", "app://watch.example", false),
+    ] {
+        for (path, fields, status) in [(WEBSOCKET, UPGRADE_FIELDS, 101), (POLLING, "", 200), ("/health/live", "", 200)]
+        {
+            let mut raw = Raw::connect(server.addr()).await;
+            let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\n{fields}\r\n");
+            raw.write(head.as_bytes()).await;
+            let answer = raw.response().await;
+            assert_eq!(answer.status, if allowed { status } else { 403 }, "{origin} at {host}, {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_handshake_by_http_1_0_is_the_proxys_error_and_not_the_servers() {
+    let (mut server, before) = warm_server(&[("RUST_LOG", "engineio=debug,info")]).await;
+    let mut raw = Raw::connect(server.addr()).await;
+    raw.write(format!("GET {WEBSOCKET} HTTP/1.0\r\nhost: x\r\n{UPGRADE_FIELDS}\r\n").as_bytes()).await;
+    let answer = raw.response().await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("HTTP/1.1"), "{}", answer.text());
+    until(LIMIT, "a line of the log at level debug", || {
+        let said = server.log().iter().any(|line| line.contains("DEBUG") && line.contains("HTTP/1.1"));
+        async move { said }
+    })
+    .await;
     assert_unharmed(&mut server, before, &[]).await;
 }
 

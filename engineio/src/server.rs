@@ -24,8 +24,8 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
-    CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
-    VARY,
+    CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -62,6 +62,18 @@ pub trait Application: Send + Sync + 'static {
     fn admit(&self, handshake: &Handshake<'_>) -> Result<(), RequestError> {
         let _ = handshake;
         Ok(())
+    }
+
+    /// Chooses the subprotocol of a WebSocket from those that its client offers, in its order of preference; `None`
+    /// accepts none of them. Default: the first, as in engine.io 6.6.
+    ///
+    /// Called for each handshake that offers any, upgrades included. Browsers close a WebSocket that offered some and got
+    /// none.
+    ///
+    /// Source: RFC 6455, section 4.2.2.
+    fn choose_subprotocol<'a>(&self, request: &Parts, offered: &[&'a str]) -> Option<&'a str> {
+        let _ = request;
+        offered.first().copied()
     }
 
     /// Opens a session. The handshake's headers are gone afterwards: keep what is needed of them.
@@ -379,7 +391,7 @@ impl<A: Application> Server<A> {
     async fn open(&self, parts: &mut Parts, peer: SocketAddr, transport: Transport) -> Result<Response<Body>, Reset> {
         let websocket = transport == Transport::WebSocket;
         let switching = if websocket {
-            match accept_websocket(parts) {
+            match self.accept_websocket(parts) {
                 Ok(response) => Some(response),
                 Err(refusal) => return Ok(*refusal),
             }
@@ -435,7 +447,7 @@ impl<A: Application> Server<A> {
         let Some(mailbox) = self.shared.table.find(sid) else {
             return self.refuse(RequestError::UnknownSid, true);
         };
-        let (response, switch) = match accept_websocket(parts) {
+        let (response, switch) = match self.accept_websocket(parts) {
             Ok(accepted) => accepted,
             Err(refusal) => return *refusal,
         };
@@ -453,7 +465,7 @@ impl<A: Application> Server<A> {
 
     /// Completes the handshake of a WebSocket that asked for polling and closes it, as engine.io 6.6 does.
     fn mistaken(&self, parts: &mut Parts) -> Response<Body> {
-        match accept_websocket(parts) {
+        match self.accept_websocket(parts) {
             Ok((response, switch)) => {
                 let config = Arc::clone(&self.shared.config);
                 tokio::spawn(async move {
@@ -466,6 +478,19 @@ impl<A: Application> Server<A> {
             }
             Err(refusal) => *refusal,
         }
+    }
+
+    /// Checks a WebSocket handshake and prepares its answer.
+    fn accept_websocket(&self, parts: &mut Parts) -> Result<Accepted, Box<Response<Body>>> {
+        let mut accepted = accept_websocket(parts)?;
+        let offered = subprotocols(&parts.headers);
+        if !offered.is_empty()
+            && let Some(chosen) = self.shared.application.choose_subprotocol(parts, &offered)
+            && let Ok(chosen) = HeaderValue::from_str(chosen)
+        {
+            accepted.0.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
+        }
+        Ok(accepted)
     }
 
     async fn with_session<'a, F, T>(&'a self, sid: &Sid, request: F) -> Result<Response<Body>, Reset>
@@ -565,8 +590,22 @@ fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Checks a WebSocket handshake and prepares its answer. Source: RFC 6455, section 4.2.
-fn accept_websocket(parts: &mut Parts) -> Result<(Response<Body>, hyper::upgrade::OnUpgrade), Box<Response<Body>>> {
+/// The subprotocols that a WebSocket handshake offers. What is no token cannot be answered, and is passed over.
+fn subprotocols(headers: &HeaderMap) -> Vec<&str> {
+    let elements = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().flat_map(list);
+    elements.filter_map(|element| str::from_utf8(element).ok().filter(|name| is_token(name))).collect()
+}
+
+/// Source: RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// The answer to a WebSocket handshake, and the connection once that has been sent.
+type Accepted = (Response<Body>, hyper::upgrade::OnUpgrade);
+
+/// Checks a WebSocket handshake and prepares its answer, without a subprotocol. Source: RFC 6455, section 4.2.
+fn accept_websocket(parts: &mut Parts) -> Result<Accepted, Box<Response<Body>>> {
     if parts.version < Version::HTTP_11 {
         tracing::debug!("refused a WebSocket handshake: {NEEDS_HTTP_1_1}");
         let mut refusal = empty(StatusCode::BAD_REQUEST);

@@ -151,6 +151,41 @@ async fn an_upgrade_to_another_protocol_is_an_ordinary_request() {
 }
 
 #[tokio::test]
+async fn the_first_subprotocol_offered_is_echoed() {
+    let host = Host::start().await;
+    let client = Polling::open(&host).await;
+    for (target, fields, chosen) in [
+        (WEBSOCKET, "Sec-WebSocket-Protocol: my-proto", Some("my-proto")),
+        (WEBSOCKET, "sec-websocket-protocol:a , b", Some("a")),
+        (WEBSOCKET, "Sec-WebSocket-Protocol: b\r\nSec-WebSocket-Protocol: a", Some("b")),
+        (&client.websocket_target(), "Sec-WebSocket-Protocol: arduino", Some("arduino")),
+        (POLLING, "Sec-WebSocket-Protocol: a", Some("a")),
+        // No token, so that no client can mean it.
+        (WEBSOCKET, "Sec-WebSocket-Protocol: a b, c", Some("c")),
+        (WEBSOCKET, "Sec-WebSocket-Protocol: ,", None),
+        (WEBSOCKET, "Sec-WebSocket-Protocol:", None),
+        (WEBSOCKET, "X-Other: a", None),
+    ] {
+        let mut http = Http::connect(host.addr).await;
+        let upgrade: String = UPGRADE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        http.write(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{fields}\r\n\r\n")).await;
+        let response = http.response().await;
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, chosen), "{fields}");
+    }
+}
+
+#[tokio::test]
+async fn the_application_may_choose_another_subprotocol_or_none() {
+    let host = Host::start().await;
+    for (wanted, chosen) in [("b", Some("b")), ("c", None)] {
+        *host.control.subprotocol.lock().unwrap() = Some(wanted);
+        let headers = [&UPGRADE[..], &[("Sec-WebSocket-Protocol", "a, b")]].concat();
+        let response = request(host.addr, "GET", WEBSOCKET, &headers).await;
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, chosen));
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_that_asks_for_polling_is_opened_and_closed() {
     let host = Host::start().await;
     let ws = Ws::connect(host.addr, POLLING).await;

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engineio::server::{Application, Body, Handshake as EngineHandshake, Limits, Relay, Reset, Stats};
+use http::request::Parts;
 use http::{HeaderName, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 
@@ -145,7 +146,11 @@ pub struct IoBuilder {
     adapter: Option<MakeAdapter>,
     relay: Option<Arc<dyn Relay>>,
     recovery: Option<RecoveryConfig>,
+    choose_subprotocol: Option<ChooseSubprotocol>,
 }
+
+/// Of the subprotocols that a request offers, the one that is accepted.
+type ChooseSubprotocol = Box<dyn for<'a> Fn(&Parts, &[&'a str]) -> Option<&'a str> + Send + Sync>;
 
 impl fmt::Debug for IoBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,6 +215,19 @@ impl IoBuilder {
         self
     }
 
+    /// Chooses the WebSocket subprotocol of a client, the option `protocols` of the published one, from those that it
+    /// offers, in its order of preference; `None` accepts none of them. Without this it is the first.
+    ///
+    /// Browsers close a WebSocket that offered some and got none.
+    #[must_use]
+    pub fn choose_subprotocol(
+        mut self,
+        choose: impl for<'a> Fn(&Parts, &[&'a str]) -> Option<&'a str> + Send + Sync + 'static,
+    ) -> Self {
+        self.choose_subprotocol = Some(Box::new(choose));
+        self
+    }
+
     /// Makes the server.
     ///
     /// # Errors
@@ -252,7 +270,7 @@ impl IoBuilder {
             kept_headers: self.config.kept_headers,
             closing: AtomicBool::new(false),
         });
-        let app = App { hub: Arc::clone(&hub) };
+        let app = App { hub: Arc::clone(&hub), choose_subprotocol: self.choose_subprotocol };
         let engine = match self.relay {
             Some(relay) => engineio::Server::with_relay(self.config.engine, app, relay),
             None => engineio::Server::new(self.config.engine, app),
@@ -394,10 +412,18 @@ impl Hub {
 /// The Engine.IO application that makes a [`Client`] of each session.
 struct App {
     hub: Arc<Hub>,
+    choose_subprotocol: Option<ChooseSubprotocol>,
 }
 
 impl Application for App {
     type Handler = Client;
+
+    fn choose_subprotocol<'a>(&self, request: &Parts, offered: &[&'a str]) -> Option<&'a str> {
+        match &self.choose_subprotocol {
+            Some(choose) => choose(request, offered),
+            None => offered.first().copied(),
+        }
+    }
 
     fn open(&self, handshake: &EngineHandshake<'_>, link: engineio::server::Socket<Mail>) -> Client {
         let handshake = Handshake::of(handshake, &self.hub.kept_headers);

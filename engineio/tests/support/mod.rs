@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engineio::server::{Application, Handler, Handshake, Limits, Link, Relay, Socket, serve};
 use engineio::{CloseReason, Config, Frame, Message, RequestError, Server, Transport};
+use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +54,8 @@ pub(crate) struct Control {
     pub(crate) silent: AtomicBool,
     pub(crate) behind: AtomicBool,
     pub(crate) forbid: AtomicBool,
+    /// The subprotocol that the application wants instead of the first.
+    pub(crate) subprotocol: Mutex<Option<&'static str>>,
     /// The next message makes its handler panic.
     pub(crate) panic: AtomicBool,
     /// How often a handler was polled.
@@ -75,6 +78,13 @@ impl Application for App {
 
     fn admit(&self, _: &Handshake<'_>) -> Result<(), RequestError> {
         if self.control.forbid.load(Ordering::SeqCst) { Err(RequestError::Forbidden) } else { Ok(()) }
+    }
+
+    fn choose_subprotocol<'a>(&self, _: &Parts, offered: &[&'a str]) -> Option<&'a str> {
+        match *self.control.subprotocol.lock().unwrap() {
+            Some(wanted) => offered.iter().copied().find(|name| *name == wanted),
+            None => offered.first().copied(),
+        }
     }
 
     fn open(&self, _: &Handshake<'_>, socket: Socket<()>) -> Self {

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use serde::Deserialize;
 use socketio::server::BuildError;
 use socketio::{Io, Socket};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{client_async, tungstenite};
 
 use crate::support::{Client, Poller, Received, Server, config, fence, log, log_lives};
 
@@ -171,4 +175,31 @@ fn wrong_registrations_are_told_apart() {
     }
     let built = Io::builder().config(config()).namespace("/", |_| {}).namespace("/", |_| {}).build();
     assert_eq!(built.err(), Some(BuildError::Twice("/".to_owned())));
+}
+
+#[tokio::test]
+async fn the_application_chooses_a_subprotocol() {
+    let builder = || Io::builder().config(config()).namespace("/", |_| {});
+    let default = Server::with(builder()).await;
+    let choosing = Server::with(builder().choose_subprotocol(|request, offered| {
+        let wanted = request.headers.get("x-wanted")?.to_str().ok()?;
+        offered.iter().copied().find(|name| *name == wanted)
+    }))
+    .await;
+    for (server, wanted, chosen) in [(&default, "b", Some("a")), (&choosing, "b", Some("b")), (&choosing, "c", None)] {
+        let mut request =
+            format!("ws://{}/socket.io/?EIO=4&transport=websocket", server.address).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("a, b"));
+        request.headers_mut().insert("x-wanted", HeaderValue::from_static(wanted));
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let answer = match client_async(request, stream).await {
+            Ok((_, response)) => response.headers().get("sec-websocket-protocol").cloned(),
+            // A client that offered some and got none gives up.
+            Err(tungstenite::Error::Protocol(_)) => None,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(answer, chosen.map(HeaderValue::from_static), "{wanted}");
+    }
+    default.finish().await;
+    choosing.finish().await;
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::super::mailbox::Reply;
 use super::super::polling::{self, BodyError, Reading};
-use super::super::{Application, Body, Reset, Server, accept_websocket, empty, websocket};
+use super::super::{Application, Body, Reset, Server, empty, websocket};
 use super::exchange::{Exchange, Held};
 use super::letter::{Answer, Content, Toward};
 use super::line::carry;
@@ -134,7 +134,7 @@ impl<A: Application> Server<A> {
         sid: Sid,
         parts: &mut Parts,
     ) -> Result<Response<Body>, Reset> {
-        let (response, switch) = match accept_websocket(parts) {
+        let (response, switch) = match self.accept_websocket(parts) {
             Ok(accepted) => accepted,
             Err(refusal) => return Ok(*refusal),
         };

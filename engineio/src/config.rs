@@ -12,8 +12,12 @@ use crate::origin::Origins;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Path that requests start with, without the slash at its end. Default: `/engine.io`.
+    /// Path that requests start with; `/` is the whole host. A slash at its end makes no difference. Default:
+    /// `/engine.io`. Absolute, without query or fragment.
     pub path: String,
+    /// Whether only requests with a slash behind [`path`](Self::path) are served, as clients send them by default. With
+    /// `false` also those without it, of clients whose option `addTrailingSlash` is off. Default: `true`.
+    pub add_trailing_slash: bool,
     /// Time from the handshake, and from each pong, to the next ping. Default: 25 s. From 1 ms to 365 days.
     ///
     /// Source: Engine.IO protocol v4, "Heartbeat".
@@ -84,6 +88,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             path: "/engine.io".to_owned(),
+            add_trailing_slash: true,
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
@@ -111,9 +116,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let checks = [
             (
-                self.path.starts_with('/') && !self.path.ends_with('/'),
+                self.path.starts_with('/') && !self.path.contains(['?', '#']),
                 "path",
-                "an absolute path without a slash at its end",
+                "an absolute path without query and fragment",
             ),
             (INTERVALS.contains(&self.ping_interval), "ping_interval", "from 1 ms to 365 days"),
             (INTERVALS.contains(&self.ping_timeout), "ping_timeout", "from 1 ms to 365 days"),
@@ -248,8 +253,9 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named() {
         type Spoil = fn(&mut Config);
-        let wrong: [(&str, Spoil); 19] = [
+        let wrong: [(&str, Spoil); 20] = [
             ("path", |c| c.path = "engine.io/".into()),
+            ("path", |c| c.path = "/engine.io/?a=1".into()),
             ("ping_interval", |c| c.ping_interval = Duration::ZERO),
             ("ping_timeout", |c| c.ping_timeout = Duration::ZERO),
             ("ping_timeout", |c| c.ping_timeout = Duration::MAX),

@@ -244,7 +244,8 @@ pub struct Server<A: Application> {
 
 struct Shared<A: Application> {
     config: Arc<Config>,
-    prefix: String,
+    /// Without the slash at its end.
+    path: String,
     application: A,
     table: Arc<Table<<A::Handler as Handler>::Mail>>,
     closing: AtomicBool,
@@ -258,9 +259,9 @@ impl<A: Application> Shared<A> {
         let table = Table::new(config.max_sessions, config.max_total_backlog_bytes);
         let lines = &table.stats().lines;
         let exchange = relay.map(|relay| Exchange::new(relay, config.relay.clone(), Arc::clone(lines)));
-        let prefix = format!("{}/", config.path);
+        let path = config.path.trim_end_matches('/').to_owned();
         let closing = AtomicBool::new(false);
-        Ok(Self { config: Arc::new(config), prefix, application, table, closing, exchange })
+        Ok(Self { config: Arc::new(config), path, application, table, closing, exchange })
     }
 }
 
@@ -300,9 +301,13 @@ impl<A: Application> Server<A> {
         Ok(Self { shared })
     }
 
-    /// Tells whether a request's path is this server's: everything under [`Config::path`] and a slash.
+    /// Returns `true` if a request's path is this server's: everything under [`Config::path`] and a slash, and without
+    /// [`Config::add_trailing_slash`] the path itself.
     pub fn owns(&self, path: &str) -> bool {
-        path.starts_with(&self.shared.prefix)
+        path.strip_prefix(&self.shared.path).is_some_and(|rest| match rest {
+            "" => !self.shared.config.add_trailing_slash,
+            rest => rest.starts_with('/'),
+        })
     }
 
     /// Returns the configuration.

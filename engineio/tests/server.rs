@@ -186,6 +186,31 @@ async fn the_application_may_choose_another_subprotocol_or_none() {
 }
 
 #[tokio::test]
+async fn requests_are_served_under_the_path() {
+    const QUERY: &str = "?EIO=4&transport=polling";
+    for (path, add_trailing_slash, served, foreign) in [
+        ("/engine.io", true, vec!["/engine.io/", "/engine.io//", "/engine.io/a/b"], vec!["/engine.io", "/engine.iox/"]),
+        ("/engine.io/", true, vec!["/engine.io/"], vec!["/engine.io", "/", "//engine.io/"]),
+        ("/engine.io", false, vec!["/engine.io", "/engine.io/"], vec!["/engine.iox", "/engine.iox/", "/"]),
+        ("/", true, vec!["/", "/engine.io", "//", "/a/b"], vec![]),
+        ("/", false, vec!["/", "/engine.io"], vec![]),
+        ("/a/b", false, vec!["/a/b", "/a/b/"], vec!["/a", "/a/", "/b"]),
+    ] {
+        let host = Host::with(|config| {
+            config.path = path.to_owned();
+            config.add_trailing_slash = add_trailing_slash;
+        })
+        .await;
+        for (targets, status) in [(served, 200), (foreign, 404)] {
+            for target in targets {
+                let response = get(host.addr, &format!("{target}{QUERY}")).await;
+                assert_eq!(response.status, status, "{target} under {path}, slash: {add_trailing_slash}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_that_asks_for_polling_is_opened_and_closed() {
     let host = Host::start().await;
     let ws = Ws::connect(host.addr, POLLING).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use engineio::server::{Application, Handler, Handshake, Limits, Link, Relay, Socket, serve};
+use engineio::server::{Application, Body, Handler, Handshake, Limits, Link, Relay, Socket, serve};
 use engineio::{CloseReason, Config, Frame, Message, RequestError, Server, Transport};
 use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,9 +162,16 @@ impl Host {
         let (stop, stopped) = oneshot::channel();
         let service = {
             let server = server.clone();
-            move |request, peer| {
+            move |request: http::Request<hyper::body::Incoming>, peer| {
                 let server = server.clone();
-                async move { server.handle(request, peer).await }
+                async move {
+                    if server.owns(request.uri().path()) {
+                        return server.handle(request, peer).await;
+                    }
+                    let mut response = http::Response::new(Body::default());
+                    *response.status_mut() = http::StatusCode::NOT_FOUND;
+                    Ok(response)
+                }
             }
         };
         let serving = tokio::spawn(serve(listener, limits, service, async {

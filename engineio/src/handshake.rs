@@ -1,5 +1,6 @@
 //! From a request's query to a decision: open a session, attach to one, or refuse; and the `open` packet.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -189,7 +190,7 @@ pub struct RequestFacts<'a> {
 /// [`RequestError`], whose mapping to status and body is fixed.
 pub fn route(facts: RequestFacts<'_>, config: &Config) -> Result<Intent, RequestError> {
     let query = Query::parse(facts.query);
-    let transport = match query.transport {
+    let transport = match &*query.transport {
         "polling" => Transport::Polling,
         "websocket" => Transport::WebSocket,
         _ => return Err(RequestError::UnknownTransport),
@@ -197,7 +198,7 @@ pub fn route(facts: RequestFacts<'_>, config: &Config) -> Result<Intent, Request
     if !config.transports.allows(transport) {
         return Err(RequestError::UnknownTransport);
     }
-    if query.jsonp {
+    if query.jsonp && transport == Transport::Polling {
         return Err(RequestError::BadRequest);
     }
     if query.sid.is_empty() {
@@ -215,7 +216,7 @@ pub fn route(facts: RequestFacts<'_>, config: &Config) -> Result<Intent, Request
         }
         return Ok(Intent::Open(transport));
     }
-    let sid = Sid::parse(query.sid).ok_or(RequestError::UnknownSid)?;
+    let sid = Sid::parse(&query.sid).ok_or(RequestError::UnknownSid)?;
     // A session's revision is always 4, so a request that names another is at odds with it (CVE-2026-102599).
     if query.eio != REVISION {
         return Err(RequestError::BadRequest);
@@ -233,22 +234,20 @@ pub fn route(facts: RequestFacts<'_>, config: &Config) -> Result<Intent, Request
 /// The protocol revision that `EIO` must carry.
 const REVISION: &str = "4";
 
-/// The query parameters that matter; of a repeated one the last counts. All their valid values are plain ASCII, so
-/// nothing is percent-decoded: an escaped value is simply not a valid one.
+/// The query parameters that matter, decoded; of a repeated one the last counts.
 #[derive(Default)]
 struct Query<'a> {
-    eio: &'a str,
-    transport: &'a str,
-    sid: &'a str,
+    eio: Cow<'a, str>,
+    transport: Cow<'a, str>,
+    sid: Cow<'a, str>,
     jsonp: bool,
 }
 
 impl<'a> Query<'a> {
     fn parse(query: &'a str) -> Self {
         let mut parsed = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
                 "EIO" => parsed.eio = value,
                 "transport" => parsed.transport = value,
                 "sid" => parsed.sid = value,
@@ -340,7 +339,17 @@ mod tests {
 
     #[test]
     fn a_sid_that_cannot_be_one_is_unknown() {
-        for wrong in ["abc", "__proto__", "constructor", "AAAAAAAAAAAAAAAAAAA%20", "AAAAAAAAAAAAAAAAAAA="] {
+        for wrong in [
+            "abc",
+            "__proto__",
+            "constructor",
+            "AAAAAAAAAAAAAAAAAAA%20",
+            "AAAAAAAAAAAAAAAAAAA=",
+            "AAAAAAAAAAAAAAAAAAA+",
+            "AAAAAAAAAAAAAAAAAA%C3%A9",
+            "AAAAAAAAAAAAAAAAAAA%ff",
+            "AAAAAAAAAAAAAAAAAAA%",
+        ] {
             let query = format!("EIO=4&transport=polling&sid={wrong}");
             assert_eq!(decide("GET", &query, false), Err(RequestError::UnknownSid), "{wrong}");
         }
@@ -404,6 +413,16 @@ mod tests {
     #[test]
     fn jsonp_is_refused() {
         assert_eq!(decide("GET", "EIO=4&transport=polling&j=0", false), Err(RequestError::BadRequest));
+        assert_eq!(decide("GET", "EIO=4&transport=polling&j", false), Err(RequestError::BadRequest));
+        assert_eq!(decide("GET", "EIO=4&transport=websocket&j=0", true), Ok(Intent::Open(Transport::WebSocket)));
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        let sid: String = SID.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let query = format!("%45IO=%34&transport=poll%69ng&s%69d={sid}");
+        assert_eq!(decide("GET", &query, false), Ok(Intent::Poll(self::sid())));
+        assert_eq!(decide("GET", "EIO=4&transport=polling+", false), Err(RequestError::UnknownTransport));
     }
 
     #[test]

@@ -211,6 +211,47 @@ async fn requests_are_served_under_the_path() {
 }
 
 #[tokio::test]
+async fn parameters_may_be_percent_encoded() {
+    let host = Host::start().await;
+    let response = get(host.addr, "/engine.io/?E%49O=%34&transport=poll%69ng").await;
+    assert_eq!(response.status, 200);
+    let sid = sid_of(response.text());
+    // Some clients encode everything but letters and digits, others everything.
+    let encoded: String = sid.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let client = Polling { addr: host.addr, sid: encoded };
+    assert_eq!(client.post("4a").await.says(), (200, "ok"));
+    assert_eq!(client.poll().await.says(), (200, "4a"));
+    let _ws = Ws::connect(host.addr, &client.websocket_target()).await;
+    let wrong = Polling { addr: host.addr, sid: sid.replacen(&sid[..1], "%2", 1) };
+    assert_eq!(wrong.poll().await.says(), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
+}
+
+#[tokio::test]
+async fn empty_repeated_and_unknown_parameters_change_nothing() {
+    let host = Host::start().await;
+    for query in [
+        "&&EIO=4&=&transport=polling&",
+        "EIO=4&EIO=4&transport=abc&transport=polling",
+        "EIO=4&transport=polling&t=abc&b64=1&a=%zz&b=%ff",
+        "EIO=4&transport=polling&sid",
+        "EIO=4&transport=polling&token=a+b%20c&list[0]=1",
+    ] {
+        assert_eq!(get(host.addr, &format!("/engine.io/?{query}")).await.status, 200, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_j_is_jsonp_only_where_there_is_polling() {
+    let host = Host::start().await;
+    let mut ws = Ws::connect(host.addr, &format!("{WEBSOCKET}&j=1")).await;
+    assert!(ws.text().await.starts_with("0{"));
+    let client = Polling::open(&host).await;
+    let mut ws = Ws::connect(host.addr, &format!("{}&j=1", client.websocket_target())).await;
+    ws.send("2probe").await;
+    assert_eq!(ws.text().await, "3probe");
+}
+
+#[tokio::test]
 async fn a_websocket_that_asks_for_polling_is_opened_and_closed() {
     let host = Host::start().await;
     let ws = Ws::connect(host.addr, POLLING).await;
@@ -422,6 +463,38 @@ async fn what_is_no_base64_closes_the_session() {
         assert_eq!(client.post(packet).await.says(), (200, "ok"), "{packet}");
         assert_eq!(host.closed().await, CloseReason::ParseError, "{packet}");
     }
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_any_way_that_http_has() {
+    let host = Host::start().await;
+    let client = Polling::open(&host).await;
+    for (fields, body) in [
+        ("Transfer-Encoding: chunked", "1\r\n4\r\n2;a=b\r\nhi\r\n0\r\nX-Trailer: 1\r\n\r\n"),
+        ("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3", "4hi"),
+        ("Content-Type: application/json; charset=utf-8\r\nContent-Length: 3", "4hi"),
+        ("content-length: 3", "4hi"),
+    ] {
+        let mut http = Http::connect(client.addr).await;
+        http.write(format!("POST {} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n{body}", client.target())).await;
+        assert_eq!(http.response().await.says(), (200, "ok"), "{fields}");
+        assert_eq!(client.poll().await.says(), (200, "4hi"), "{fields}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_asked_for_the_body_is_asked() {
+    let host = Host::start().await;
+    let client = Polling::open(&host).await;
+    let mut http = Http::connect(client.addr).await;
+    let target = client.target();
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    http.write(head).await;
+    assert_eq!(http.response().await.status, 100);
+    http.write("4hi").await;
+    assert_eq!(http.response().await.says(), (200, "ok"));
+    assert_eq!(client.poll().await.says(), (200, "4hi"));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use reference::Reference;
 /// When one of these is broken.
 pub fn socketio_packet(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let limits = DecoderConfig { max_binary_bytes: usize::MAX, ..DecoderConfig::default() };
+    let limits = DecoderConfig { max_binary_bytes: Some(usize::MAX), ..DecoderConfig::default() };
     let expected = reference::decode(text, limits.max_attachments, limits.max_namespace_bytes);
     let decoded = decode(text, limits);
     assert_eq!(decoded.is_some(), expected.is_some(), "one decoder accepts what the other refuses");
@@ -157,7 +157,7 @@ const LIMITS: ConnectionConfig = ConnectionConfig {
     connect_timeout: Duration::from_secs(45),
     max_namespaces: 3,
     max_acks: 4,
-    decoder: DecoderConfig { max_attachments: 3, max_binary_bytes: 100, max_namespace_bytes: 8 },
+    decoder: DecoderConfig { max_attachments: 3, max_binary_bytes: Some(100), max_namespace_bytes: 8 },
 };
 
 /// The input of a line, and the seconds that pass before it.

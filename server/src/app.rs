@@ -339,6 +339,8 @@ fn io_config(config: &Config) -> socketio::server::Config {
     io.engine.relay.max_lines = config.max_connections;
     io.engine.close_timeout = config.shutdown_timeout;
     io.engine.origins = config.cors_origin.clone();
+    // No event has attachments: what comes of them is dropped, and need not be more than a message.
+    io.connection.decoder.max_binary_bytes = Some(config.max_http_buffer_size);
     io.connection.connect_timeout = config.connect_timeout;
     io
 }

@@ -14,17 +14,31 @@ pub struct DecoderConfig {
     pub max_attachments: u32,
     /// Bytes a binary packet may have, text and attachments together, while it is being received.
     ///
-    /// Default: 4,000,000, four messages of the size Engine.IO takes by default.
-    pub max_binary_bytes: usize,
+    /// Default: `None`. A server derives it from the largest message it takes, so that each attachment and the text may be
+    /// as large as that: 11,000,000 bytes with the other limits at their defaults. A decoder alone takes 4,000,000, four
+    /// messages of the size Engine.IO takes by default.
+    pub max_binary_bytes: Option<usize>,
     /// Bytes in the name of a namespace. Default: 255.
     pub max_namespace_bytes: usize,
 }
 
 impl Default for DecoderConfig {
     fn default() -> Self {
-        Self { max_attachments: 10, max_binary_bytes: 4_000_000, max_namespace_bytes: 255 }
+        Self { max_attachments: 10, max_binary_bytes: None, max_namespace_bytes: 255 }
     }
 }
+
+impl DecoderConfig {
+    /// Fills in what is derived from the largest message of the transport, where it is not set.
+    #[cfg(feature = "server")]
+    pub(crate) fn derive(&mut self, max_message_bytes: usize) {
+        let messages = usize::try_from(self.max_attachments).unwrap_or(usize::MAX).saturating_add(1);
+        self.max_binary_bytes.get_or_insert(max_message_bytes.saturating_mul(messages));
+    }
+}
+
+/// Of a decoder that knows nothing of its transport.
+const DEFAULT_BINARY_BYTES: usize = 4_000_000;
 
 /// Turns the messages of one peer, in order, into packets; serves either side of a connection.
 ///
@@ -111,7 +125,7 @@ impl Decoder {
     }
 
     fn within_limit(&self, bytes: usize) -> Result<(), DecodeError> {
-        let limit = self.config.max_binary_bytes;
+        let limit = self.config.max_binary_bytes.unwrap_or(DEFAULT_BINARY_BYTES);
         if bytes > limit { Err(DecodeError::BinaryTooLarge { limit }) } else { Ok(()) }
     }
 }

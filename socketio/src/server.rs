@@ -232,7 +232,7 @@ impl IoBuilder {
     ///
     /// # Errors
     /// [`BuildError`] for a setting out of range, or a name that is wrong or taken.
-    pub fn build(self) -> Result<Io, BuildError> {
+    pub fn build(mut self) -> Result<Io, BuildError> {
         let Config { max_waiting_events, max_waiting_bytes, max_waiting_bytes_before_ack, .. } = self.config;
         for (valid, field, allowed) in [
             (max_waiting_events >= 1, "max_waiting_events", "at least 1"),
@@ -246,6 +246,16 @@ impl IoBuilder {
             if !valid {
                 return Err(BuildError::Config { field, allowed });
             }
+        }
+        let max_message_bytes = self.config.engine.max_payload_bytes;
+        let decoder = &mut self.config.connection.decoder;
+        decoder.derive(max_message_bytes);
+        // Else a client that is told `maxPayload` would be closed for an attachment of that size.
+        if decoder.max_binary_bytes.is_some_and(|bytes| bytes < max_message_bytes) {
+            return Err(BuildError::Config {
+                field: "connection.decoder.max_binary_bytes",
+                allowed: "at least engine.max_payload_bytes",
+            });
         }
         let mut namespaces = HashMap::new();
         for (name, builder) in self.namespaces {

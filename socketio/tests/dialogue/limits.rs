@@ -25,7 +25,7 @@ fn binary_packets_can_be_forbidden() {
 
 #[test]
 fn a_binary_packet_may_have_as_many_bytes_as_configured() {
-    let config = DecoderConfig { max_binary_bytes: 12, ..DecoderConfig::default() };
+    let config = DecoderConfig { max_binary_bytes: Some(12), ..DecoderConfig::default() };
     let mut dialogue = with(config);
     assert_eq!(dialogue.text(r#"52-["e"]"#), []); // 8 bytes
     assert_eq!(dialogue.binary(b"12"), []);
@@ -38,7 +38,7 @@ fn a_binary_packet_may_have_as_many_bytes_as_configured() {
 
 #[test]
 fn the_text_of_a_binary_packet_counts() {
-    let config = DecoderConfig { max_binary_bytes: 7, ..DecoderConfig::default() };
+    let config = DecoderConfig { max_binary_bytes: Some(7), ..DecoderConfig::default() };
     assert_eq!(with(config).text(r#"51-["e"]"#), [malformed(DecodeError::BinaryTooLarge { limit: 7 })]);
 }
 

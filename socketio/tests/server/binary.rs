@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use socketio::{Ack, Args, Binary, Data, Socket};
+use socketio::server::{BuildError, Config, IoBuilder};
+use socketio::{Ack, Args, Binary, Data, Io, Socket};
 
-use crate::support::{Client, Poller, Server, within};
+use crate::support::{Client, Poller, Server, config, within};
 
 #[tokio::test]
 async fn attachments_come_in_and_go_out() {
@@ -79,4 +80,63 @@ async fn a_packet_that_waits_for_attachments_goes_with_its_client() {
     client.send_binary(b"unasked").await;
     client.expect_end().await;
     server.finish().await;
+}
+
+#[tokio::test]
+async fn an_attachment_may_be_as_large_as_a_message() {
+    let mut config = config();
+    config.engine.max_payload_bytes = 100_000_000;
+    let server = Server::with(measuring(config)).await;
+    let mut client = Client::joined(&server).await;
+    client.send(r#"451-0["measure",{"_placeholder":true,"num":0}]"#).await;
+    client.send_bytes(vec![7; 4_100_000]).await;
+    client.expect(["430[4100000]"]).await;
+    let poller = Poller::joined(&server).await;
+    let attachment = "QUFB".repeat(4_100_000 / 3);
+    poller.post(&format!("451-0[\"measure\",{{\"_placeholder\":true,\"num\":0}}]\x1eb{attachment}")).await;
+    assert_eq!(poller.get().await, format!("430[{}]", 4_100_000 / 3 * 3));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn each_attachment_may_be_as_large_as_a_message() {
+    let server = Server::with(measuring(config())).await;
+    let mut client = Client::joined(&server).await;
+    client.send(r#"4510-0["measure",{"_placeholder":true,"num":9}]"#).await;
+    for _ in 0..10 {
+        client.send_bytes(vec![7; 1_000_000]).await;
+    }
+    client.expect(["430[1000000]"]).await;
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_limit_of_binary_packets_is_kept_and_no_message_may_be_larger() {
+    let limited = |max_binary_bytes| {
+        let mut config = config();
+        config.engine.max_payload_bytes = 1_000;
+        config.connection.decoder.max_binary_bytes = Some(max_binary_bytes);
+        measuring(config)
+    };
+    let wrong = BuildError::Config {
+        field: "connection.decoder.max_binary_bytes",
+        allowed: "at least engine.max_payload_bytes",
+    };
+    assert_eq!(limited(999).build().map(drop), Err(wrong));
+    let server = Server::with(limited(1_000)).await;
+    let mut client = Client::joined(&server).await;
+    client.send(r#"452-0["measure",{"_placeholder":true,"num":0}]"#).await;
+    client.send_bytes(vec![7; 900]).await;
+    client.send_bytes(vec![7; 100]).await;
+    client.expect_end().await;
+    server.finish().await;
+}
+
+/// A server that answers how many bytes a client has sent.
+fn measuring(config: Config) -> IoBuilder {
+    Io::builder().config(config).namespace("/", |root| {
+        root.on_ack("measure", async |_: Socket, bytes: Binary, ack: Option<Ack>| {
+            ack.unwrap().send((bytes.0.len(),)).unwrap();
+        });
+    })
 }

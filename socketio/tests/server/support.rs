@@ -244,7 +244,11 @@ impl Client {
     }
 
     pub(crate) async fn send_binary(&mut self, bytes: &'static [u8]) {
-        within("the server to read", self.sink.send(Message::Binary(Bytes::from_static(bytes)))).await.unwrap();
+        self.send_bytes(Bytes::from_static(bytes)).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: impl Into<Bytes>) {
+        within("the server to read", self.sink.send(Message::Binary(bytes.into()))).await.unwrap();
     }
 
     /// Says goodbye to the WebSocket.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::data::Data;
 use crate::error::UsageError;
-use crate::placeholder;
+use crate::{json, placeholder};
 
 /// What can follow an event's name, or answer an event.
 ///
@@ -33,8 +33,9 @@ impl<'a> ArgumentWriter<'a> {
         name: Option<&str>,
         arguments: &impl Arguments,
     ) -> Result<Vec<Bytes>, UsageError> {
+        let start = out.len();
         out.push(b'[');
-        let mut writer = ArgumentWriter { out, first: true };
+        let mut writer = ArgumentWriter { out: &mut *out, first: true };
         let (written, attachments) = placeholder::collecting(|| {
             if let Some(name) = name {
                 writer.write(name)?;
@@ -43,7 +44,13 @@ impl<'a> ArgumentWriter<'a> {
         });
         written?;
         writer.out.push(b']');
-        Ok(attachments)
+        let array = out.get(start..).unwrap_or_default();
+        // A receiver refuses what is nested too deep, in this crate and in other instances.
+        if json::is_shallow(array) || str::from_utf8(array).is_ok_and(|array| json::check_depth(array).is_ok()) {
+            Ok(attachments)
+        } else {
+            Err(UsageError::TooDeep)
+        }
     }
 
     /// Writes one argument; each [`Binary`](crate::Binary) in it becomes an attachment.

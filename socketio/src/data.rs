@@ -40,7 +40,7 @@ impl Data {
     /// Encodes arguments, for a transport that is none of this crate's.
     ///
     /// # Errors
-    /// What an argument's `Serialize` reports; [`UsageError::MalformedData`] if they are nested too deep.
+    /// What an argument's `Serialize` reports; [`UsageError::TooDeep`].
     pub fn encode(arguments: impl Arguments) -> Result<Self, UsageError> {
         let (json, attachments) = encode(None, &arguments)?;
         Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)

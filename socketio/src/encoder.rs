@@ -16,7 +16,8 @@ use crate::packet::{PacketKind, is_reserved};
 /// socket.io-parser 4.2.7 takes at most ten attachments by default; we write what we are told.
 ///
 /// # Errors
-/// [`UsageError::ReservedEvent`], [`UsageError::Namespace`], or what an argument's `Serialize` reports.
+/// [`UsageError::ReservedEvent`], [`UsageError::Namespace`], [`UsageError::TooDeep`], or what an argument's `Serialize`
+/// reports.
 ///
 /// ```
 /// let mut out = Vec::new();
@@ -40,7 +41,7 @@ pub fn encode_event(
 /// Appends the answer to an event: ACK, or BINARY_ACK if its arguments hold [`Binary`](crate::Binary) values.
 ///
 /// # Errors
-/// [`UsageError::Namespace`], or what an argument's `Serialize` reports.
+/// [`UsageError::Namespace`], [`UsageError::TooDeep`], or what an argument's `Serialize` reports.
 pub fn encode_ack(
     out: &mut Vec<u8>,
     namespace: &str,
@@ -245,6 +246,18 @@ mod tests {
         let failed = encode_event(&mut out, "/", None, "e", (1, Binary::default(), Broken));
         assert_eq!(failed, Err(UsageError::Serialize("broken".to_owned())));
         assert_eq!(out, b"4");
+    }
+
+    #[test]
+    fn what_a_receiver_would_refuse_as_too_deep_is_not_written() {
+        let nested = |depth: usize| format!("{}\"[{{\"{}", "[".repeat(depth), "]".repeat(depth));
+        let mut out = b"4".to_vec();
+        let deep = serde_json::value::RawValue::from_string(nested(128)).unwrap();
+        assert_eq!(encode_event(&mut out, "/", None, "e", (&deep,)), Err(UsageError::TooDeep));
+        assert_eq!(encode_ack(&mut out, "/", 1, (&deep,)), Err(UsageError::TooDeep));
+        assert_eq!(out, b"4");
+        let deepest = serde_json::value::RawValue::from_string(nested(127)).unwrap();
+        assert_eq!(encode_event(&mut out, "/", None, "e", (&deepest, "[".repeat(200))), Ok(vec![]));
     }
 
     #[test]

@@ -147,6 +147,8 @@ pub enum UsageError {
     Serialize(String),
     /// Forwarded [`Data`](crate::Data) that turned out not to be valid JSON.
     MalformedData,
+    /// Arguments nested deeper than [`MAX_DEPTH`](crate::MAX_DEPTH).
+    TooDeep,
 }
 
 impl fmt::Display for UsageError {
@@ -156,6 +158,7 @@ impl fmt::Display for UsageError {
             Self::Namespace => f.write_str("a namespace starts with `/` and has no comma"),
             Self::Serialize(message) => write!(f, "an argument cannot be serialized: {message}"),
             Self::MalformedData => f.write_str("the forwarded data is not valid JSON"),
+            Self::TooDeep => f.write_str("the arguments are nested too deep"),
         }
     }
 }

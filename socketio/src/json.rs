@@ -29,7 +29,7 @@ impl Name {
 
 /// Refuses JSON nested deeper than [`MAX_DEPTH`].
 pub(crate) fn check_depth(json: &str) -> Result<(), DecodeError> {
-    if json.len() <= MAX_DEPTH || openers(json.as_bytes()) <= MAX_DEPTH {
+    if is_shallow(json.as_bytes()) {
         return Ok(());
     }
     let mut depth = 0_usize;
@@ -45,6 +45,11 @@ pub(crate) fn check_depth(json: &str) -> Result<(), DecodeError> {
         }
     }
     Ok(())
+}
+
+/// Returns `true` if JSON cannot be nested deeper than [`MAX_DEPTH`], without a closer look.
+pub(crate) fn is_shallow(json: &[u8]) -> bool {
+    json.len() <= MAX_DEPTH || openers(json) <= MAX_DEPTH
 }
 
 /// How many bytes look like an opening bracket. A count is far cheaper than a scan that minds strings, and with

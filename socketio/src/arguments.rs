@@ -9,8 +9,8 @@ use crate::{json, placeholder};
 
 /// What can follow an event's name, or answer an event.
 ///
-/// `()` is no argument, a tuple one argument an element up to eight, a reference one argument, and [`Data`] whatever
-/// arrived elsewhere.
+/// `()` is no argument, a tuple one argument an element up to eight, a reference one argument, and [`Data`] all the
+/// arguments that arrived elsewhere.
 pub trait Arguments {
     /// Writes every argument.
     ///
@@ -81,19 +81,31 @@ impl<T: Serialize + ?Sized> Arguments for &T {
     }
 }
 
-/// Forwards arguments as they came, attachments included; they must be all the arguments of the packet, since their
-/// placeholders count from zero.
+/// Forwards arguments as they came, attachments included.
 impl Arguments for Data {
     fn write(&self, writer: &mut ArgumentWriter<'_>) -> Result<(), UsageError> {
         self.validate().map_err(|_| UsageError::MalformedData)?;
         let arguments = self.arguments().trim_end();
         let arguments = arguments.strip_suffix(']').unwrap_or(arguments).trim_end();
+        let offset = placeholder::collect(self.attachments());
         if !arguments.is_empty() {
             writer.comma();
-            writer.out.extend_from_slice(arguments.as_bytes());
+            if offset == 0 || self.attachments().is_empty() {
+                writer.out.extend_from_slice(arguments.as_bytes());
+            } else {
+                // Behind the attachments of other arguments.
+                let found = json::placeholders(arguments, self.attachments().len());
+                writer.out.extend_from_slice(json::renumbered(arguments, &found, |num| num + offset).as_bytes());
+            }
         }
-        placeholder::collect(self.attachments());
         Ok(())
+    }
+}
+
+/// As [`Data`] itself.
+impl Arguments for &Data {
+    fn write(&self, writer: &mut ArgumentWriter<'_>) -> Result<(), UsageError> {
+        (**self).write(writer)
     }
 }
 

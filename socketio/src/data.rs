@@ -9,20 +9,26 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::arguments::{ArgumentWriter, Arguments};
 use crate::error::{DataError, DecodeError, UsageError};
 use crate::json::{self, Name};
+use crate::placeholder::Watched;
 use crate::{is_reserved, placeholder};
 
 /// The data of an event or ack: a JSON array as it came, and the attachments it refers to.
 ///
 /// It begins like an array and is no deeper than [`MAX_DEPTH`](crate::MAX_DEPTH); the arguments themselves have not
-/// been looked at yet. Whoever drops data unread calls [`validate`](Self::validate) first, so that malformed JSON
-/// closes the connection also where nobody listens. The data of a binary packet is already known to be valid, because
-/// its placeholders are checked when it arrives.
+/// been looked at yet. A caller that drops data unread calls [`validate`](Self::validate) first, so that malformed JSON
+/// closes the connection also where no handler reads it. The data of a binary packet is already known to be valid,
+/// because its placeholders are checked when it arrives.
+///
+/// As a handler's type it takes an event as it is, attachments included, and passes it on as [`Arguments`] without
+/// parsing it again. [`Argument`](crate::Argument) does the same for one argument among others.
 #[derive(Clone)]
 pub struct Data {
     message: ByteString,
     start: usize,
     arguments_at: usize,
     attachments: Vec<Bytes>,
+    /// The whole array has been found to be JSON.
+    valid: bool,
 }
 
 impl Data {
@@ -34,7 +40,7 @@ impl Data {
         let message = json.into();
         json::check_depth(&message)?;
         let arguments_at = json::array_head(&message, 0)?;
-        Ok(Self { message, start: 0, arguments_at, attachments })
+        Ok(Self { message, start: 0, arguments_at, attachments, valid: false })
     }
 
     /// Encodes arguments, for a transport that is none of this crate's.
@@ -43,11 +49,14 @@ impl Data {
     /// What an argument's `Serialize` reports; [`UsageError::TooDeep`].
     pub fn encode(arguments: impl Arguments) -> Result<Self, UsageError> {
         let (json, attachments) = encode(None, &arguments)?;
-        Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)
+        let data = Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)?;
+        Ok(Self { valid: true, ..data })
     }
 
+    /// Takes over what a packet holds. That with attachments has been checked already.
     pub(crate) const fn new(message: ByteString, start: usize, arguments_at: usize, attachments: Vec<Bytes>) -> Self {
-        Self { message, start, arguments_at, attachments }
+        let valid = !attachments.is_empty();
+        Self { message, start, arguments_at, attachments, valid }
     }
 
     /// The whole array as text; that of an event starts with its name.
@@ -64,7 +73,9 @@ impl Data {
 
     /// Parses the arguments: one `T: DeserializeOwned` for the first, [`Args`] for several, `Data` for none yet.
     ///
-    /// An absent argument reads as `null`, so `Option<T>` and `()` accept it; surplus arguments are ignored.
+    /// An absent argument reads as `null`, so `Option<T>` and `()` accept it; surplus arguments are ignored, and so are
+    /// attachments in parts that the type leaves out. A placeholder of an attachment that the type would keep as an object
+    /// of its own, as `serde_json::Value` and `RawValue` do, is a mismatch: without the attachment it means nothing.
     ///
     /// # Errors
     /// [`DataError::Mismatch`] for JSON of another shape, [`DataError::Malformed`] for text that is no JSON. Since a
@@ -90,6 +101,9 @@ impl Data {
     /// # Errors
     /// [`DataError::Malformed`] if they are not.
     pub fn validate(&self) -> Result<(), DataError> {
+        if self.valid {
+            return Ok(());
+        }
         ArgumentReader::new(self).finish().map_err(|_| DataError::Malformed)
     }
 
@@ -97,12 +111,19 @@ impl Data {
     pub(crate) fn arguments(&self) -> &str {
         self.message.get(self.arguments_at..).unwrap_or_default()
     }
+
+    /// The text of the first argument, if there is one.
+    #[cfg(feature = "redis")]
+    pub(crate) fn first(&self) -> Option<&serde_json::value::RawValue> {
+        let arguments = Some(self.arguments()).filter(|arguments| !arguments.starts_with(']'))?;
+        serde_json::Deserializer::from_str(arguments).into_iter().next()?.ok()
+    }
 }
 
 /// No arguments.
 impl Default for Data {
     fn default() -> Self {
-        Self { message: ByteString::from_static("[]"), start: 0, arguments_at: 1, attachments: Vec::new() }
+        Self { message: ByteString::from_static("[]"), start: 0, arguments_at: 1, attachments: Vec::new(), valid: true }
     }
 }
 
@@ -139,7 +160,7 @@ impl Event {
         if is_reserved(name.of(&message)) {
             return Err(DecodeError::ReservedEvent);
         }
-        Ok(Self { name, data: Data { message, start: 0, arguments_at, attachments } })
+        Ok(Self { name, data: Data { message, start: 0, arguments_at, attachments, valid: false } })
     }
 
     /// Encodes an event, for a transport that is none of this crate's.
@@ -151,7 +172,8 @@ impl Event {
         if is_reserved(name) {
             return Err(UsageError::ReservedEvent);
         }
-        Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)
+        let Self { name, data } = Self::from_json(json, attachments).map_err(|_| UsageError::MalformedData)?;
+        Ok(Self { name, data: Data { valid: true, ..data } })
     }
 
     pub(crate) const fn new(name: Name, data: Data) -> Self {
@@ -170,7 +192,7 @@ impl Event {
         &self.data
     }
 
-    /// The arguments, for whoever needs the name no more.
+    /// Takes out the arguments.
     #[must_use]
     pub fn into_data(self) -> Data {
         self.data
@@ -228,7 +250,8 @@ impl<T: DeserializeOwned> FromArguments for T {
 
 impl FromArguments for Data {
     fn from_arguments(arguments: &mut ArgumentReader<'_>) -> Result<Self, DataError> {
-        Ok(arguments.data.clone())
+        arguments.skip()?;
+        Ok(Self { valid: true, ..arguments.data.clone() })
     }
 }
 
@@ -276,9 +299,19 @@ impl<'a> ArgumentReader<'a> {
         if self.rest.starts_with(']') {
             return serde_json::from_str("null").map_err(mismatch);
         }
-        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<T>();
-        let value = values.next().ok_or(DataError::Malformed)?.map_err(mismatch)?;
-        let rest = json::skip_whitespace(self.rest.get(values.byte_offset()..).unwrap_or_default());
+        let values = serde_json::Deserializer::from_str(self.rest);
+        let (value, end) = if self.data.attachments.is_empty() {
+            let mut values = values.into_iter::<T>();
+            (values.next(), values.byte_offset())
+        } else {
+            let mut values = values.into_iter::<Watched<T>>();
+            (values.next().map(|value| value.map(|Watched(value)| value)), values.byte_offset())
+        };
+        let value = value.ok_or(DataError::Malformed)?.map_err(mismatch)?;
+        if placeholder::has_stray() {
+            return Err(DataError::Mismatch { argument, message: placeholder::STRAY.to_owned() });
+        }
+        let rest = json::skip_whitespace(self.rest.get(end..).unwrap_or_default());
         self.rest = match rest.strip_prefix(',').map(json::skip_whitespace) {
             Some(next) if !next.starts_with(']') => next,
             None if rest.starts_with(']') => rest,
@@ -287,14 +320,20 @@ impl<'a> ArgumentReader<'a> {
         Ok(value)
     }
 
+    /// Reads up to the closing bracket.
+    fn skip(&mut self) -> Result<(), DataError> {
+        while !self.rest.starts_with(']') {
+            let IgnoredAny = self.read()?;
+        }
+        Ok(())
+    }
+
     /// Reads to the end, past the closing bracket.
     fn finish(mut self) -> Result<(), DataError> {
-        loop {
-            match self.rest.strip_prefix(']') {
-                Some(rest) if json::skip_whitespace(rest).is_empty() => return Ok(()),
-                Some(_) => return Err(DataError::Malformed),
-                None => drop(self.read::<IgnoredAny>()?),
-            }
+        self.skip()?;
+        match self.rest.strip_prefix(']') {
+            Some(rest) if json::skip_whitespace(rest).is_empty() => Ok(()),
+            Some(_) | None => Err(DataError::Malformed),
         }
     }
 }
@@ -398,6 +437,60 @@ mod tests {
         let event = Event::from_json(r#"["e",[{"_placeholder":true,"num":0}]]"#, vec![attachment.clone()]).unwrap();
         let read: Vec<placeholder::Binary> = event.data().args().unwrap();
         assert_eq!(read, [placeholder::Binary(attachment)]);
+    }
+
+    #[test]
+    fn attachments_that_a_type_would_lose_are_a_mismatch() {
+        type Raw = Box<serde_json::value::RawValue>;
+        let event = |json: &str| Event::from_json(json, vec![Bytes::from_static(b"png")]).unwrap().into_data();
+        let stray = |argument| DataError::Mismatch { argument, message: placeholder::STRAY.to_owned() };
+        let file = event(r#"["e",{"name":"x","file":{"_placeholder":true,"num":0}}]"#);
+        assert_eq!(file.args::<Value>(), Err(stray(0)));
+        assert_eq!(file.args::<Raw>().unwrap_err(), stray(0));
+        assert_eq!(file.args::<Option<Vec<Value>>>().unwrap_err(), DataError::Mismatch {
+            argument: 0,
+            message: "invalid type: map, expected a sequence".to_owned()
+        });
+        assert_eq!(file.args::<Args<(std::collections::HashMap<String, Value>,)>>(), Err(stray(0)));
+        let second = event(r#"["e",1,[{"n\u0075m":0,"_placeholder":true}],2]"#);
+        assert_eq!(second.args::<Args<(u8, Value)>>(), Err(stray(1)));
+        assert_eq!(second.args::<Args<(u8, Vec<Raw>)>>().unwrap_err(), stray(1));
+
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Number {
+            num: u8,
+        }
+        assert_eq!(second.args::<Args<(u8, [Number; 1])>>(), Err(stray(1)));
+    }
+
+    #[test]
+    fn attachments_that_a_type_takes_or_leaves_out_are_none() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Named {
+            name: String,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Tagged {
+            file: placeholder::Binary,
+            #[serde(flatten)]
+            more: serde_json::Map<String, Value>,
+        }
+        let png = Bytes::from_static(b"png");
+        let json = r#"["e",{"name":"x","file":{"_placeholder":true,"num":0}}]"#;
+        let file = Event::from_json(json, vec![png.clone()]).unwrap().into_data();
+        assert_eq!(file.args(), Ok(Named { name: "x".to_owned() }));
+        assert_eq!(file.args::<IgnoredAny>(), Ok(IgnoredAny));
+        let more = serde_json::Map::from_iter([("name".to_owned(), json!("x"))]);
+        assert_eq!(file.args(), Ok(Tagged { file: png.clone().into(), more }));
+        let surplus = Event::from_json(r#"["e",7,{"_placeholder":true,"num":0}]"#, vec![png.clone()]).unwrap();
+        assert_eq!(surplus.data().args(), Ok(7));
+        // Not every object with such a field is a placeholder.
+        let plain = r#"["e",{"_placeholder":false,"num":0},{"_placeholder":true},{"_placeholder":true,"num":1}]"#;
+        let plain = Event::from_json(plain, vec![png]).unwrap();
+        let Args((first, second, third)) = plain.data().args::<Args<(Value, Value, Value)>>().unwrap();
+        assert_eq!((first["num"].as_u64(), second.get("num"), third["num"].as_u64()), (Some(0), None, Some(1)));
+        // Nor is one where there are no attachments.
+        assert!(data(r#"["e",{"_placeholder":true,"num":0}]"#).args::<Value>().is_ok());
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! What the decoder must know of a JSON text without parsing it: how deep it goes, where an event's name ends,
-//! which placeholders it holds.
+//! What is to be known of a JSON text without parsing it: how deep it goes, where an event's name ends, which
+//! placeholders it holds.
+
+use std::ops::Range;
 
 use serde::de::IgnoredAny;
 
@@ -132,62 +134,166 @@ fn string(text: &str, start: usize) -> Result<Name, DecodeError> {
     serde_json::from_str(&format!("\"{text}\"")).map(Name::Unescaped).map_err(|_| DecodeError::Json)
 }
 
+/// A piece of JSON text that is known to be valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token<'a> {
+    /// `[` or, of an object, `{`.
+    Begin { object: bool },
+    /// `]` or `}`.
+    End,
+    Comma,
+    Colon,
+    /// What is between the quotes of a string or key, escaped as it is.
+    Text(&'a str),
+    /// A number, `true`, `false` or `null`.
+    Word(&'a str),
+}
+
+impl Token<'_> {
+    /// Returns how many bytes the token has.
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Self::Begin { .. } | Self::End | Self::Comma | Self::Colon => 1,
+            Self::Text(text) => text.len() + 2,
+            Self::Word(word) => word.len(),
+        }
+    }
+}
+
+/// The tokens of valid JSON, each with its offset. Whitespace between them is skipped.
+#[derive(Debug, Clone)]
+pub(crate) struct Tokens<'a> {
+    json: &'a str,
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    pub(crate) const fn new(json: &'a str) -> Self {
+        Self { json, at: 0 }
+    }
+
+    /// Continues at an offset, the start of a token or what follows one.
+    pub(crate) const fn skip_to(&mut self, at: usize) {
+        self.at = at;
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = (usize, Token<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = skip_whitespace(self.json.get(self.at..)?);
+        let at = self.json.len() - rest.len();
+        let token = match rest.bytes().next()? {
+            b'[' => Token::Begin { object: false },
+            b'{' => Token::Begin { object: true },
+            b']' | b'}' => Token::End,
+            b',' => Token::Comma,
+            b':' => Token::Colon,
+            b'"' => {
+                let text = rest.get(1..).unwrap_or_default();
+                Token::Text(text.get(..string_end(text).unwrap_or(text.len())).unwrap_or_default())
+            }
+            _ => {
+                let end = rest.find([',', ']', '}', ':', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
+                Token::Word(rest.get(..end).unwrap_or_default())
+            }
+        };
+        self.at = at + token.len();
+        Some((at, token))
+    }
+}
+
 /// Checks that every placeholder in valid JSON names one of `attachments`.
 ///
 /// A pass of its own over text that is known to be valid and no deeper than [`MAX_DEPTH`]: binary packets are rare,
-/// and a handler's type may not look at the part that holds a bad placeholder. A placeholder is, as in
-/// socket.io-parser, an object with `"_placeholder": true`; its `num` must be written as an integer.
+/// and a handler's type may not look at the part that holds a bad placeholder.
 pub(crate) fn check_placeholders(json: &str, attachments: u32) -> Result<(), DecodeError> {
-    let mut open: Vec<Option<Object>> = Vec::new();
-    let mut rest = json;
-    while let Some(first) = rest.bytes().next() {
-        let mut length = 1;
-        match first {
-            b'[' => open.push(None),
-            b'{' => open.push(Some(Object::default())),
-            b']' => drop(open.pop()),
-            b'}' => {
-                let object = open.pop().flatten().unwrap_or_default();
-                if object.placeholder && object.num.is_none_or(|num| num >= u64::from(attachments)) {
-                    return Err(DecodeError::Placeholder);
-                }
-            }
-            b',' => {
-                if let Some(Some(object)) = open.last_mut() {
-                    object.key = Key::Expected;
-                }
-            }
-            b'"' => {
-                let text = rest.get(1..).unwrap_or_default();
-                let text = text.get(..string_end(text).unwrap_or(text.len())).unwrap_or_default();
-                length = text.len() + 2;
-                if let Some(Some(object)) = open.last_mut() {
-                    object.string(text);
-                }
-            }
-            b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
-            _ => {
-                length = rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
-                if let Some(Some(object)) = open.last_mut() {
-                    object.value(rest.get(..length).unwrap_or_default());
-                }
-            }
-        }
-        // A container is a value too: under `num` it is no number, under `_placeholder` it is not `true`.
-        if let (b'[' | b'{', Some(Some(object))) = (first, open.iter_mut().nth_back(1)) {
-            object.value("");
-        }
-        rest = rest.get(length..).unwrap_or_default();
+    let mut bad = false;
+    each_placeholder(json, |_, num| bad |= num.is_none_or(|num| num >= u64::from(attachments)));
+    if bad { Err(DecodeError::Placeholder) } else { Ok(()) }
+}
+
+/// A placeholder in valid JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placeholder {
+    /// Where the object lies.
+    pub(crate) range: Range<usize>,
+    /// Where the value of its `num` lies.
+    pub(crate) num_range: Range<usize>,
+    pub(crate) num: usize,
+}
+
+/// Returns the placeholders of valid JSON that name one of so many attachments, in the order of the text. What lies
+/// within a placeholder is none: a decoder replaces the outer one as a whole.
+pub(crate) fn placeholders(json: &str, attachments: usize) -> Vec<Placeholder> {
+    let mut found: Vec<Placeholder> = Vec::new();
+    if attachments == 0 {
+        return found;
     }
-    Ok(())
+    each_placeholder(json, |object, num| {
+        let num = num.and_then(|num| usize::try_from(num).ok()).filter(|num| *num < attachments);
+        if let Some(num) = num {
+            while found.last().is_some_and(|inner| inner.range.start > object.range.start) {
+                found.pop();
+            }
+            found.push(Placeholder { range: object.range.clone(), num_range: object.num_range.clone(), num });
+        }
+    });
+    found
+}
+
+/// Writes valid JSON with other numbers in its `placeholders`, which are those of the whole text.
+pub(crate) fn renumbered(json: &str, placeholders: &[Placeholder], num: impl Fn(usize) -> usize) -> String {
+    let mut out = String::with_capacity(json.len() + placeholders.len());
+    let mut at = 0;
+    for placeholder in placeholders {
+        out.push_str(json.get(at..placeholder.num_range.start).unwrap_or_default());
+        out.push_str(&num(placeholder.num).to_string());
+        at = placeholder.num_range.end;
+    }
+    out.push_str(json.get(at..).unwrap_or_default());
+    out
+}
+
+/// Calls `found` at the end of each placeholder of valid JSON, with its `num` where that is one.
+///
+/// A placeholder is, as in socket.io-parser, an object with `"_placeholder": true`; its `num` must be written as an
+/// integer.
+fn each_placeholder(json: &str, mut found: impl FnMut(&Object, Option<u64>)) {
+    let mut open: Vec<Option<Object>> = Vec::new();
+    for (at, token) in Tokens::new(json) {
+        let range = at..at + token.len();
+        match (token, open.last_mut()) {
+            (Token::Begin { object }, parent) => {
+                // A container is a value too: under `num` it is no number, under `_placeholder` it is not `true`.
+                if let Some(Some(parent)) = parent {
+                    parent.value("", range.clone());
+                }
+                open.push(object.then(|| Object { range, ..Object::default() }));
+            }
+            (Token::End, _) => {
+                if let Some(mut object) = open.pop().flatten().filter(|object| object.placeholder) {
+                    object.range.end = range.end;
+                    found(&object, object.num);
+                }
+            }
+            (Token::Comma, Some(Some(object))) => object.key = Key::Expected,
+            (Token::Text(text), Some(Some(object))) => object.string(text, range),
+            (Token::Word(word), Some(Some(object))) => object.value(word, range),
+            (Token::Comma | Token::Colon | Token::Text(_) | Token::Word(_), _) => {}
+        }
+    }
 }
 
 /// What the scan knows of an object that is still open. Of a key given twice the last counts, as in JavaScript.
 #[derive(Default)]
 struct Object {
+    range: Range<usize>,
     key: Key,
     placeholder: bool,
     num: Option<u64>,
+    num_range: Range<usize>,
 }
 
 #[derive(Default)]
@@ -200,7 +306,7 @@ enum Key {
 }
 
 impl Object {
-    fn string(&mut self, text: &str) {
+    fn string(&mut self, text: &str, range: Range<usize>) {
         if matches!(self.key, Key::Expected) {
             let unescaped: Option<String> =
                 text.contains('\\').then(|| serde_json::from_str(&format!("\"{text}\"")).unwrap_or_default());
@@ -210,14 +316,14 @@ impl Object {
                 _ => Key::Other,
             };
         } else {
-            self.value("");
+            self.value("", range);
         }
     }
 
-    fn value(&mut self, literal: &str) {
+    fn value(&mut self, literal: &str, range: Range<usize>) {
         match self.key {
             Key::Placeholder => self.placeholder = literal == "true",
-            Key::Num => self.num = literal.parse().ok(),
+            Key::Num => (self.num, self.num_range) = (literal.parse().ok(), range),
             Key::Expected | Key::Other => {}
         }
     }
@@ -275,6 +381,20 @@ mod tests {
         assert_eq!(check_depth(&format!("[\"\\\"{}\"]", "{".repeat(500))), Ok(()));
         assert_eq!(check_depth(&format!("[{}]", "[],".repeat(500))), Ok(()));
         assert_eq!(check_depth(&format!("[\"\\\\\",{}]", nested(128))), Err(DecodeError::TooDeep));
+    }
+
+    #[test]
+    fn placeholders_are_found_from_the_outside_and_numbered_anew() {
+        let json = r#"1, {"_placeholder":true,"num":1} ,[{ "num" : 0,"x":{"_placeholder":true,"num":1},"_placeholder":true}],{"_placeholder":true,"num":2}"#;
+        let found = placeholders(json, 2);
+        assert_eq!(found.iter().map(|found| found.num).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(&json[found[0].range.clone()], r#"{"_placeholder":true,"num":1}"#);
+        assert!(json[found[1].range.clone()].starts_with(r#"{ "num" : 0,"#));
+        assert_eq!(
+            renumbered(json, &found, |num| num + 10),
+            r#"1, {"_placeholder":true,"num":11} ,[{ "num" : 10,"x":{"_placeholder":true,"num":1},"_placeholder":true}],{"_placeholder":true,"num":2}"#
+        );
+        assert_eq!(placeholders(json, 0), []);
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub use engineio;
 pub use error::{CloseReason, DataError, DecodeError, NamespaceState, UsageError, Violation};
 pub use json::MAX_DEPTH;
 pub use packet::{Content, Packet, PacketKind, is_reserved};
-pub use placeholder::Binary;
+pub use placeholder::{Argument, Binary};
 #[cfg(feature = "server")]
 pub use server::adapter;
 #[cfg(feature = "server")]

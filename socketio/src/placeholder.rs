@@ -6,6 +6,9 @@
 //! thread-local for just as long as one synchronous call to serde takes. [`Binary`] finds them there; a guard puts
 //! back what was there before, also on unwind and when calls nest.
 
+mod argument;
+mod watch;
+
 use std::cell::RefCell;
 use std::fmt;
 
@@ -13,10 +16,35 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Unexpected, Visitor};
 use serde::ser::{Error as _, Serialize, SerializeStruct as _, Serializer};
 
+pub use self::argument::Argument;
+pub(crate) use self::watch::Watched;
+
 thread_local! {
     static COLLECTED: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
-    static OFFERED: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
+    static OFFERED: RefCell<Option<Offered>> = const { RefCell::new(None) };
 }
+
+/// The attachments of the packet that is being read.
+struct Offered {
+    attachments: Vec<Bytes>,
+    /// Which of them have been read so far, and how.
+    uses: Vec<Use>,
+}
+
+/// How the type of a handler uses an attachment. The later in this list counts.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Not at all.
+    #[default]
+    Ignored,
+    /// The type has read its placeholder as an object like any other.
+    Stray,
+    /// The type has the attachment.
+    Taken,
+}
+
+/// What is wrong with a type that would keep a placeholder without its attachment.
+pub(crate) const STRAY: &str = "binary data where the type has no place for it";
 
 /// Bytes inside of an event's arguments, sent as an attachment of their own instead of as JSON.
 ///
@@ -84,9 +112,7 @@ impl<'de> Visitor<'de> for PlaceholderVisitor {
                 Field::Other => drop(map.next_value::<serde::de::IgnoredAny>()?),
             }
         }
-        let found = num.filter(|_| placeholder).and_then(|num| {
-            OFFERED.with_borrow(|offered| offered.as_ref().and_then(|attachments| attachments.get(num).cloned()))
-        });
+        let found = num.filter(|_| placeholder).and_then(take);
         found.map(Binary).ok_or_else(|| serde::de::Error::invalid_type(Unexpected::Map, &self))
     }
 }
@@ -109,27 +135,75 @@ pub(crate) fn collecting<R>(write: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
     (result, COLLECTED.take().unwrap_or_default())
 }
 
-/// Takes already collected attachments into the running collection, as if they had been serialized.
-pub(crate) fn collect(attachments: &[Bytes]) {
+/// Takes already collected attachments into the running collection, as if they had been serialized; returns how many
+/// there were before.
+pub(crate) fn collect(attachments: &[Bytes]) -> usize {
     COLLECTED.with_borrow_mut(|collected| {
-        if let Some(collected) = collected {
+        collected.as_mut().map_or(0, |collected| {
+            let before = collected.len();
             collected.extend_from_slice(attachments);
-        }
-    });
+            before
+        })
+    })
 }
 
 /// Runs `read` with `attachments` in reach of every [`Binary`] it deserializes.
 pub(crate) fn offering<R>(attachments: &[Bytes], read: impl FnOnce() -> R) -> R {
-    let _restored = Restored { slot: &OFFERED, before: OFFERED.replace(Some(attachments.to_vec())) };
+    let offered = (!attachments.is_empty())
+        .then(|| Offered { attachments: attachments.to_vec(), uses: vec![Use::default(); attachments.len()] });
+    let _restored = Restored { slot: &OFFERED, before: OFFERED.replace(offered) };
     read()
 }
 
-struct Restored {
-    slot: &'static std::thread::LocalKey<RefCell<Option<Vec<Bytes>>>>,
-    before: Option<Vec<Bytes>>,
+/// Returns the attachment of a number, for a value that keeps it.
+fn take(num: usize) -> Option<Bytes> {
+    OFFERED.with_borrow_mut(|offered| {
+        let offered = offered.as_mut()?;
+        *offered.uses.get_mut(num)? = Use::Taken;
+        offered.attachments.get(num).cloned()
+    })
 }
 
-impl Drop for Restored {
+/// Takes note that a placeholder has been read as an object like any other.
+fn see(num: usize) {
+    OFFERED.with_borrow_mut(|offered| {
+        if let Some(used) = offered.as_mut().and_then(|offered| offered.uses.get_mut(num)) {
+            *used = Use::Stray.max(*used);
+        }
+    });
+}
+
+/// Returns how many attachments are in reach.
+fn offered() -> usize {
+    OFFERED.with_borrow(|offered| offered.as_ref().map_or(0, |offered| offered.attachments.len()))
+}
+
+/// Returns `true` if what was read so far holds the placeholder of an attachment, but not the attachment.
+pub(crate) fn has_stray() -> bool {
+    OFFERED.with_borrow(|offered| offered.as_ref().is_some_and(|offered| offered.uses.contains(&Use::Stray)))
+}
+
+/// Parses JSON with attachments, for a type that keeps those it reads.
+#[cfg(feature = "server")]
+pub(crate) fn from_str<T: serde::de::DeserializeOwned>(
+    json: &str,
+    attachments: &[Bytes],
+) -> Result<T, serde_json::Error> {
+    if attachments.is_empty() {
+        return serde_json::from_str(json);
+    }
+    offering(attachments, || {
+        let Watched(value) = serde_json::from_str(json)?;
+        if has_stray() { Err(serde::de::Error::custom(STRAY)) } else { Ok(value) }
+    })
+}
+
+struct Restored<T: 'static> {
+    slot: &'static std::thread::LocalKey<RefCell<Option<T>>>,
+    before: Option<T>,
+}
+
+impl<T> Drop for Restored<T> {
     fn drop(&mut self) {
         self.slot.replace(self.before.take());
     }

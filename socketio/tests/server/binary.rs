@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+use serde_json::value::RawValue;
 use socketio::server::{BuildError, Config, IoBuilder};
-use socketio::{Ack, Args, Binary, Data, Io, Socket};
+use socketio::{Ack, Args, Argument, Binary, Data, DataError, Io, Socket};
 
 use crate::support::{Client, Poller, Server, config, within};
 
@@ -27,6 +29,38 @@ async fn attachments_come_in_and_go_out() {
     client.send_binary(b"two").await;
     client.expect([r#"451-["forwarded",{"file":{"_placeholder":true,"num":0}}]"#]).await;
     client.expect_binary(b"two").await;
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn attachments_are_passed_on_or_missed_aloud() {
+    let server = Server::start(|root| {
+        root.on("value", async |socket: Socket, value: Value| socket.emit("lost", (value,)).unwrap())
+            .on("raw", async |socket: Socket, raw: Box<RawValue>| socket.emit("lost", (raw,)).unwrap())
+            .on("any", async |socket: Socket, Args((room, what)): Args<(String, Argument)>| {
+                socket.emit("any", (Binary::from(vec![0]), what, room)).unwrap();
+            })
+            .on_mismatch(async |socket: Socket, event: String, error: DataError, _: Option<Ack>| {
+                socket.emit("mismatch", (event, error.to_string())).unwrap();
+            });
+    })
+    .await;
+    let mut client = Client::joined(&server).await;
+    for event in ["value", "raw"] {
+        client.send(&format!(r#"451-["{event}",{{"deep":[{{"_placeholder":true,"num":0}}]}}]"#)).await;
+        client.send_binary(b"one").await;
+        let text = client.text().await;
+        assert!(text.starts_with(&format!(r#"42["mismatch","{event}","#)) && text.contains("binary data"), "{text}");
+        client.send(&format!(r#"42["{event}",{{"_placeholder":true,"num":0}}]"#)).await;
+        client.expect([r#"42["lost",{"_placeholder":true,"num":0}]"#]).await;
+    }
+    client.send(r#"451-["any","r",{"b":{"_placeholder":true,"num":0},"a":"\ud800"}]"#).await;
+    client.send_binary(b"one").await;
+    client
+        .expect([r#"452-["any",{"_placeholder":true,"num":0},{"b":{"_placeholder":true,"num":1},"a":"\ud800"},"r"]"#])
+        .await;
+    client.expect_binary(&[0]).await;
+    client.expect_binary(b"one").await;
     server.finish().await;
 }
 

@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::arguments::{ArgumentWriter, Arguments};
+#[cfg(feature = "server")]
+use crate::data::Event;
 use crate::error::UsageError;
 use crate::packet::{PacketKind, is_reserved};
 
@@ -109,12 +111,48 @@ fn encode_array(
     name: Option<&str>,
     arguments: &impl Arguments,
 ) -> Result<Vec<Bytes>, UsageError> {
+    encode_with(out, kind, namespace, ack_id, |out| ArgumentWriter::array(out, name, arguments))
+}
+
+/// Appends an event that came from elsewhere: the array as it is, with a name that may be a number or be written with
+/// other escapes.
+///
+/// # Errors
+/// [`UsageError::ReservedEvent`], [`UsageError::Namespace`], [`UsageError::MalformedData`].
+#[cfg(feature = "server")]
+pub(crate) fn encode_forwarded(
+    out: &mut Vec<u8>,
+    namespace: &str,
+    ack_id: Option<u64>,
+    event: &Event,
+) -> Result<Vec<Bytes>, UsageError> {
+    if is_reserved(event.name()) {
+        return Err(UsageError::ReservedEvent);
+    }
+    let data = event.data();
+    data.validate().map_err(|_| UsageError::MalformedData)?;
+    encode_with(out, PacketKind::Event, namespace, ack_id, |out| {
+        // Nothing lies between the last argument and the bracket, where more may be put later.
+        let array = data.json().trim();
+        out.extend_from_slice(array.strip_suffix(']').unwrap_or(array).trim_end().as_bytes());
+        out.push(b']');
+        Ok(data.attachments().to_vec())
+    })
+}
+
+fn encode_with(
+    out: &mut Vec<u8>,
+    kind: PacketKind,
+    namespace: &str,
+    ack_id: Option<u64>,
+    array: impl FnOnce(&mut Vec<u8>) -> Result<Vec<Bytes>, UsageError>,
+) -> Result<Vec<Bytes>, UsageError> {
     let start = out.len();
     let written = header(out, kind, namespace).and_then(|()| {
         if let Some(id) = ack_id {
             append(out, &id)?;
         }
-        ArgumentWriter::array(out, name, arguments)
+        array(out)
     });
     match &written {
         Ok(attachments) if attachments.is_empty() => {}

@@ -7,6 +7,7 @@ use engineio::Frame;
 use tokio::runtime::Handle;
 
 use super::client::Mail;
+use crate::encoder::encode_forwarded;
 use crate::{Arguments, Event, UsageError, encode_ack, encode_event};
 
 /// A packet in its wire form, for any number of recipients: a text frame and the frames of its attachments. A clone
@@ -35,8 +36,7 @@ impl Outgoing {
     /// # Errors
     /// [`UsageError`] for data that is no event: without a name, under a reserved one, or not JSON at all.
     pub fn forward(namespace: &str, ack_id: Option<u64>, event: Event) -> Result<Self, UsageError> {
-        let name = event.name().to_owned();
-        Self::event(namespace, ack_id, &name, event.into_data())
+        Self::encode(|out| encode_forwarded(out, namespace, ack_id, &event))
     }
 
     /// Returns an event's array as text: its name, then its arguments, where each `{"_placeholder":true,"num":n}` of a

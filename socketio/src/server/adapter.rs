@@ -45,8 +45,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
 pub(super) use self::memory::Memory;
@@ -243,7 +245,7 @@ impl Replies {
 }
 
 /// A socket as instances describe it to each other, with the field names of socket.io.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SocketInfo {
     /// The public id.
@@ -255,9 +257,24 @@ pub struct SocketInfo {
     /// The rooms it has joined; instances of socket.io also list the one named by its id.
     #[serde(default)]
     pub rooms: Vec<String>,
-    /// What [`Socket::set_data`] has kept.
-    #[serde(default)]
-    pub data: Value,
+    /// What [`Socket::set_data`] has kept, as it is.
+    #[serde(default = "no_data")]
+    pub data: Box<RawValue>,
+    /// The attachments that `data` refers to: servers of socket.io in Node.js may keep binary data there.
+    #[serde(skip)]
+    pub attachments: Arc<[Bytes]>,
+}
+
+fn no_data() -> Box<RawValue> {
+    to_raw_value(&serde_json::Map::new()).unwrap_or_default()
+}
+
+/// Equal text and equal attachments.
+impl PartialEq for SocketInfo {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.id, &self.handshake, &self.rooms, self.data.get(), &self.attachments)
+            == (&other.id, &other.handshake, &other.rooms, other.data.get(), &other.attachments)
+    }
 }
 
 impl SocketInfo {
@@ -269,7 +286,8 @@ impl SocketInfo {
             id: socket.id().to_string(),
             handshake: socket.handshake().describe(),
             rooms: own.chain(socket.rooms().iter().map(|room| room.to_string())).collect(),
-            data: socket.data().unwrap_or_else(|_| Value::Object(serde_json::Map::new())),
+            data: socket.data().unwrap_or_else(|_| no_data()),
+            attachments: Arc::default(),
         }
     }
 }

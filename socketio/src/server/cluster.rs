@@ -11,7 +11,7 @@ use super::adapter::{ClusterError, LocalAcks, Outgoing, Replies, Reply, Request,
 use super::broadcast::Broadcast;
 use super::namespace::Namespace;
 use super::socket::{AckError, Room, SocketId};
-use crate::{Arguments, Data, Event, FromArguments, UsageError};
+use crate::{Arguments, Data, Event, FromArguments, UsageError, placeholder};
 
 /// Most bytes of answers that one question takes: an event with ack goes to any number of clients, each of which may
 /// answer with as much as it likes. What is beyond counts as unanswered.
@@ -71,7 +71,7 @@ impl RemoteSocket {
     /// # Errors
     /// Where it does not fit the type.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        T::deserialize(&self.info.data)
+        placeholder::from_str(self.info.data.get(), &self.info.attachments)
     }
 
     /// Chooses this socket, wherever it is.

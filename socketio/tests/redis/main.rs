@@ -12,6 +12,7 @@ mod returning;
 
 mod away;
 mod cluster;
+mod exact;
 mod foreign;
 mod recovery;
 mod relay;

@@ -549,7 +549,8 @@ async fn garbage_in_the_stream_and_in_sessions_harms_nobody() {
     assert_ne!(fresh.pid, pid);
     node.cast("last");
     gets(&mut client, "last").await;
-    assert_eq!(node.redis.lost(), 0);
+    // Each entry of another instance that is no event for this namespace.
+    assert_eq!(node.redis.lost(), number);
 }
 
 #[tokio::test]

@@ -30,6 +30,19 @@
 //! are in, not to those of the whole namespace. What other instances send to a room arrives once Redis has taken the
 //! subscription, a round trip after the first socket has joined.
 //!
+//! # What arrives
+//!
+//! Instances of ours deliver the same bytes as the one that sends: the text of an event or answer as it is, and its
+//! attachments. JSON carries them so. Where MessagePack would not (every broadcast and question of the classic mode, and
+//! what has attachments in both), the text is sent along, in a place that servers of socket.io do not look at: a message is
+//! then about twice as large. It concerns numbers that are not written as `serde_json` writes them, integers beyond 64
+//! bits, halves of surrogate pairs, needless escapes and whitespace, placeholders in another order than their attachments;
+//! and answers of more than one argument, of which servers of socket.io know the first alone.
+//!
+//! A server of socket.io gets what `JSON.parse` makes of such text: doubles, `Infinity` for `1e400`, the last of two equal
+//! keys. Only half of a surrogate pair is U+FFFD in the classic mode, as it is between two servers of socket.io. What a
+//! server of socket.io sends is delivered here as its adapter encodes it.
+//!
 //! # Recovery across instances
 //!
 //! With [`IoBuilder::recovery`](crate::server::IoBuilder::recovery), which all instances then have, events that are neither
@@ -72,8 +85,9 @@
 //! # Limits
 //!
 //! Who can publish in Redis can do to clients what this server can. Still, messages above
-//! [`max_message_bytes`](RedisConfig::max_message_bytes), malformed ones and those of unknown kinds are dropped, with a
-//! line in the log at level debug; every question has a deadline.
+//! [`max_message_bytes`](RedisConfig::max_message_bytes) and malformed ones are dropped and counted as
+//! [lost](Redis::lost), those of unknown kinds and for others with a line in the log at level debug; every question has a
+//! deadline.
 
 mod classic;
 mod connection;
@@ -104,7 +118,7 @@ use tokio::task::JoinSet;
 use self::classic::Classic;
 use self::connection::{Kind, Place};
 use self::link::{Link, Receive};
-use self::message::{Dropped, Heard, Say};
+use self::message::{Dropped, Heard, NOT_UNDERSTOOD, Say};
 pub use self::relay::RedisRelay;
 use self::sessions::Sessions;
 use self::sharded::Sharded;
@@ -599,7 +613,10 @@ impl Core {
         match heard {
             Heard::Broadcast { event, target } => match Outgoing::forward(self.local.name(), None, event) {
                 Ok(packet) => self.local.broadcast(&packet, &target),
-                Err(error) => tracing::debug!(%error, "a broadcast of another instance was dropped"),
+                Err(error) => {
+                    tracing::debug!(%error, "a broadcast of another instance was dropped");
+                    self.link.losses().count(1, NOT_UNDERSTOOD);
+                }
             },
             Heard::Ask { id, event, target, timeout } => {
                 let timeout = timeout.unwrap_or(self.config.request_timeout).min(MAX_FOREIGN_TIMEOUT);
@@ -663,7 +680,7 @@ impl Core {
 impl Receive for Core {
     fn receive(&self, channel: &str, payload: Vec<u8>) {
         let heard = if payload.len() > self.config.max_message_bytes {
-            Err("it is too large")
+            Err(Dropped::Lost("it is too large"))
         } else {
             self.protocol.decode(channel, &payload)
         };
@@ -672,7 +689,11 @@ impl Receive for Core {
             // What we have said ourselves is done already.
             Ok((from, _)) if *from == *self.uid => {}
             Ok((from, heard)) => self.hear(from, heard),
-            Err(why) => tracing::debug!(why, "a message of another instance was dropped"),
+            Err(Dropped::Foreign(why)) => tracing::debug!(why, "a message of another instance was dropped"),
+            Err(Dropped::Lost(why)) => {
+                tracing::debug!(why, "a message of another instance was dropped");
+                self.link.losses().count(1, NOT_UNDERSTOOD);
+            }
         }
     }
 }

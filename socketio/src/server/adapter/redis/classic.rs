@@ -1,15 +1,19 @@
 //! The format of `@socket.io/redis-adapter` 8 and `@socket.io/redis-emitter` 5: broadcasts in MessagePack on a channel
 //! for the namespace or for their one room, questions and answers in JSON on two more.
+//!
+//! What MessagePack cannot carry as it is travels beside it, for instances of ours: as a fourth element behind the options
+//! of a broadcast, and as the field `exact` of a question or an answer.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::message::{Dropped, Heard, Name, Options, OptionsOf, Packet, PacketOf, Say, answer, first, rooms};
-use super::wire::{from_msgpack, to_msgpack};
-use crate::server::adapter::{Outgoing, SocketInfo, Target};
+use super::message::{
+    Content, Dropped, Exact, ExactOf, Heard, Name, Options, OptionsOf, Packet, PacketOf, Say, answer, event, present,
+    rooms, sockets,
+};
+use super::wire::from_msgpack;
+use crate::server::adapter::{SocketInfo, Target};
 use crate::server::socket::Room;
-use crate::{Data, Event};
 
 const SOCKETS: u8 = 0;
 const ALL_ROOMS: u8 = 1;
@@ -47,6 +51,18 @@ struct Request<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     packet: Option<Packet<'a>>,
+    exact: Option<Exact>,
+}
+
+/// Who broadcasts what to whom, then the array as it is.
+#[derive(Deserialize)]
+struct Broadcast<'a>(String, #[serde(borrow)] Packet<'a>, Options, #[serde(default)] Option<Exact>);
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BroadcastOf<'a> {
+    Plain(&'a str, &'a PacketOf<'a>, &'a OptionsOf<'a>),
+    Exact(&'a str, &'a PacketOf<'a>, &'a OptionsOf<'a>, ExactOf<'a>),
 }
 
 #[derive(Deserialize)]
@@ -55,11 +71,43 @@ struct Response<'a> {
     r#type: Option<u8>,
     request_id: String,
     client_count: Option<usize>,
-    sockets: Option<Vec<SocketInfo>>,
     #[serde(borrow)]
+    sockets: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     packet: Option<&'a RawValue>,
+    exact: Option<Exact>,
+}
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct ResponseOf<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<u8>,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packet: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact: Option<ExactOf<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SocketsOf<'a, S: Serialize> {
+    request_id: &'a str,
+    sockets: S,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RoomsOf<'a> {
+    request_id: &'a str,
+    rooms: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -79,6 +127,8 @@ struct RequestOf<'a> {
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     packet: Option<PacketOf<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact: Option<ExactOf<'a>>,
 }
 
 impl Classic {
@@ -114,21 +164,27 @@ impl Classic {
         let requests = || self.requests.clone();
         Some(match say {
             Say::Broadcast { packet, target } => {
-                let message = (&*self.uid, PacketOf::new(packet, &self.namespace)?, OptionsOf::new(target, None));
+                let of = (PacketOf::new(packet, &self.namespace)?, OptionsOf::new(target, None));
+                let message = |exact| match exact {
+                    None => BroadcastOf::Plain(&self.uid, &of.0, &of.1),
+                    Some(exact) => BroadcastOf::Exact(&self.uid, &of.0, &of.1, exact),
+                };
                 let channel = match &target.rooms[..] {
                     [room] => self.room_channel(room),
                     _ => self.channel.clone(),
                 };
-                (channel, packed(&message, packet)?)
+                (channel, Content::of_packet(packet).packed(message)?)
             }
             Say::Ask { id, packet, target, timeout } => {
-                let request = RequestOf {
+                let of = PacketOf::new(packet, &self.namespace)?;
+                let request = |exact| RequestOf {
                     request_id: Some(id),
                     opts: Some(OptionsOf::new(target, Some(timeout))),
-                    packet: Some(PacketOf::new(packet, &self.namespace)?),
+                    packet: Some(of),
+                    exact,
                     ..self.request(BROADCAST)
                 };
-                (requests(), packed(&request, packet)?)
+                (requests(), Content::of_packet(packet).packed(request)?)
             }
             Say::Join(target, rooms) => (requests(), text(&self.moving(JOIN, target, rooms))?),
             Say::Leave(target, rooms) => (requests(), text(&self.moving(LEAVE, target, rooms))?),
@@ -142,24 +198,26 @@ impl Classic {
             }
             Say::ServerSideEmit { id, event } => {
                 let data: &RawValue = serde_json::from_str(event.data().json()).ok()?;
-                let request = RequestOf { request_id: id, data: Some(data), ..self.request(SERVER_SIDE_EMIT) };
-                let request = serde_json::to_string(&request).ok()?;
-                (requests(), with_attachments(request, event.data())?)
+                let request =
+                    |exact| RequestOf { request_id: id, data: Some(data), exact, ..self.request(SERVER_SIDE_EMIT) };
+                (requests(), Content::of_event(event).text_or_packed(request)?)
             }
             Say::Clients { id, count, .. } => {
-                self.response(text(&json!({ "type": CLIENT_COUNT, "requestId": id, "clientCount": count }))?)
+                let client_count = Some(count);
+                self.response(text(&ResponseOf { client_count, ..response(CLIENT_COUNT, id) })?)
             }
             Say::Ack { id, data, .. } => {
-                let response = json!({ "type": ACK, "requestId": id, "packet": first(data) }).to_string();
-                self.response(to_msgpack(&response, data.attachments().iter().map(|bytes| &**bytes))?)
+                let (content, packet) = Content::of_answer(data);
+                self.response(content.packed(|exact| ResponseOf { packet, exact, ..response(ACK, id) })?)
             }
-            Say::Sockets { id, sockets, .. } => self.response(text(&json!({ "requestId": id, "sockets": sockets }))?),
+            Say::Sockets { id, sockets, .. } => self.response(text(&SocketsOf { request_id: id, sockets })?),
             Say::ServerSideAnswer { id, data, .. } => {
-                let response = json!({ "type": SERVER_SIDE_EMIT, "requestId": id, "data": first(data) }).to_string();
-                self.response(with_attachments(response, data)?)
+                let (content, data) = Content::of_answer(data);
+                let response = |exact| ResponseOf { data, exact, ..response(SERVER_SIDE_EMIT, id) };
+                self.response(content.text_or_packed(response)?)
             }
-            Say::Ids { id, ids, .. } => self.response(text(&json!({ "requestId": id, "sockets": names(ids) }))?),
-            Say::Rooms { id, rooms, .. } => self.response(text(&json!({ "requestId": id, "rooms": names(rooms) }))?),
+            Say::Ids { id, ids, .. } => self.response(text(&SocketsOf { request_id: id, sockets: names(ids) })?),
+            Say::Rooms { id, rooms, .. } => self.response(text(&RoomsOf { request_id: id, rooms: names(rooms) })?),
         })
     }
 
@@ -173,6 +231,7 @@ impl Classic {
             close: None,
             data: None,
             packet: None,
+            exact: None,
         }
     }
 
@@ -201,22 +260,26 @@ impl Classic {
             return Ok((uid, self.request_heard(request, attachments)?));
         }
         if is_response {
-            let response: Response<'_> = serde_json::from_str(&json).map_err(|_| "no response")?;
-            let id = response.request_id;
+            // Those to the questions of others have other shapes; an answer that is missing is told where it was asked for.
+            let foreign = |_| Dropped::Foreign("an answer to nothing we ask");
+            let response: Response<'_> = serde_json::from_str(&json).map_err(foreign)?;
+            let (id, exact) = (response.request_id, response.exact);
             let heard = match (response.r#type, response.sockets) {
                 (Some(CLIENT_COUNT), _) => Heard::Clients { id, count: response.client_count.ok_or("no count")? },
-                (Some(ACK), _) => Heard::Ack { id, data: answer(response.packet, attachments)? },
+                (Some(ACK), _) => Heard::Ack { id, data: answer(response.packet, attachments, exact)? },
                 (Some(SERVER_SIDE_EMIT), _) => {
-                    Heard::ServerSideAnswer { id, data: answer(response.data, attachments)? }
+                    Heard::ServerSideAnswer { id, data: answer(response.data, attachments, exact)? }
                 }
-                (_, Some(sockets)) => Heard::Sockets { id, sockets },
-                (_, None) => return Err("an answer to nothing we ask"),
+                (_, Some(described)) => {
+                    let described: Vec<SocketInfo> = serde_json::from_str(described.get()).map_err(foreign)?;
+                    Heard::Sockets { id, sockets: sockets(described, attachments) }
+                }
+                (_, None) => return Err(Dropped::Foreign("an answer to nothing we ask")),
             };
             return Ok((String::new(), heard));
         }
-        let (uid, packet, options): (String, Packet<'_>, Options) =
-            serde_json::from_str(&json).map_err(|_| "no broadcast")?;
-        let event = packet.event(&self.namespace, attachments)?;
+        let Broadcast(uid, packet, options, exact) = serde_json::from_str(&json).map_err(|_| "no broadcast")?;
+        let event = packet.event(&self.namespace, attachments, exact)?;
         Ok((uid, Heard::Broadcast { event, target: options.into() }))
     }
 
@@ -245,13 +308,13 @@ impl Classic {
             FETCH => Heard::Fetch { id: id.ok_or("no id")?, target: target.ok_or("no target")? },
             SERVER_SIDE_EMIT => {
                 let data = request.data.ok_or("no data")?;
-                Heard::ServerSideEmit { id, event: Event::from_json(data.get(), attachments).map_err(|_| "no event")? }
+                Heard::ServerSideEmit { id, event: event(data, attachments, request.exact)? }
             }
             BROADCAST => {
-                let event = request.packet.ok_or("no packet")?.event(&self.namespace, attachments)?;
+                let event = request.packet.ok_or("no packet")?.event(&self.namespace, attachments, request.exact)?;
                 Heard::Ask { id: id.ok_or("no id")?, event, target: target.ok_or("no target")?, timeout }
             }
-            _ => return Err("an unknown type"),
+            _ => return Err(Dropped::Foreign("an unknown type")),
         })
     }
 }
@@ -264,14 +327,6 @@ fn text(message: &impl Serialize) -> Option<Vec<u8>> {
     serde_json::to_vec(message).ok()
 }
 
-fn packed(message: &impl Serialize, packet: &Outgoing) -> Option<Vec<u8>> {
-    to_msgpack(&serde_json::to_string(message).ok()?, packet.attachments())
-}
-
-/// As JSON, unless there is binary data in it.
-fn with_attachments(message: String, data: &Data) -> Option<Vec<u8>> {
-    if data.attachments().is_empty() {
-        return Some(message.into_bytes());
-    }
-    to_msgpack(&message, data.attachments().iter().map(|bytes| &**bytes))
+fn response(r#type: u8, id: &str) -> ResponseOf<'_> {
+    ResponseOf { r#type: Some(r#type), request_id: id, ..ResponseOf::default() }
 }

@@ -1,10 +1,14 @@
 //! What instances say to each other, whatever the format.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+
+use super::wire::to_msgpack;
 
 use crate::server::adapter::{Outgoing, SocketInfo, Target};
 use crate::server::socket::Room;
@@ -87,8 +91,23 @@ pub(super) enum Heard {
     Rooms { id: String },
 }
 
-/// Something that cannot be understood, and why; never with what it holds.
-pub(super) type Dropped = &'static str;
+/// Why a message is dropped; never with what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// It is of no concern to this instance.
+    Foreign(&'static str),
+    /// This instance cannot understand what it should have taken.
+    Lost(&'static str),
+}
+
+/// What is logged of messages that are [`Dropped::Lost`].
+pub(super) const NOT_UNDERSTOOD: &str = "one of another instance is not understood";
+
+impl From<&'static str> for Dropped {
+    fn from(why: &'static str) -> Self {
+        Self::Lost(why)
+    }
+}
 
 /// A room, which in JavaScript may be a number too.
 #[derive(Deserialize)]
@@ -167,6 +186,11 @@ impl<'a> OptionsOf<'a> {
     }
 }
 
+/// Reads a value that is there, `null` too.
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 /// A packet of socket.io before it is encoded; its type is EVENT also where it has attachments.
 #[derive(Deserialize)]
 pub(super) struct Packet<'a> {
@@ -176,16 +200,27 @@ pub(super) struct Packet<'a> {
 }
 
 impl Packet<'_> {
-    pub(super) fn event(&self, namespace: &str, attachments: Vec<Bytes>) -> Result<Event, Dropped> {
+    pub(super) fn event(
+        &self,
+        namespace: &str,
+        attachments: Vec<Bytes>,
+        exact: Option<Exact>,
+    ) -> Result<Event, Dropped> {
         if self.nsp.as_deref().unwrap_or("/") != namespace {
-            return Err("another namespace");
+            return Err(Dropped::Foreign("another namespace"));
         }
-        Event::from_json(self.data.get(), attachments).map_err(|_| "no event")
+        event(self.data, attachments, exact)
     }
 }
 
+/// The event of an array.
+pub(super) fn event(data: &RawValue, attachments: Vec<Bytes>, exact: Option<Exact>) -> Result<Event, Dropped> {
+    let (json, attachments) = Exact::or(exact, || data.get().to_owned(), attachments)?;
+    Event::from_json(json, attachments).map_err(|_| "no event".into())
+}
+
 /// [`Packet`] on its way out.
-#[derive(Serialize)]
+#[derive(Serialize, Clone, Copy)]
 pub(super) struct PacketOf<'a> {
     r#type: u8,
     data: &'a RawValue,
@@ -198,13 +233,152 @@ impl<'a> PacketOf<'a> {
     }
 }
 
-/// The one argument of an answer that socket.io knows, as it is.
-pub(super) fn first(data: &Data) -> Box<RawValue> {
-    data.args().unwrap_or_else(|_| RawValue::NULL.to_owned())
+/// The arguments of an answer: those from before, unless there is the exact text.
+pub(super) fn answer(
+    first: Option<&RawValue>,
+    attachments: Vec<Bytes>,
+    exact: Option<Exact>,
+) -> Result<Data, Dropped> {
+    let json = || format!("[{}]", first.map_or("", RawValue::get));
+    let (json, attachments) = Exact::or(exact, json, attachments)?;
+    Data::from_json(json, attachments).map_err(|_| "no answer".into())
 }
 
-/// The arguments of an answer that has one.
-pub(super) fn answer(first: Option<&RawValue>, attachments: Vec<Bytes>) -> Result<Data, Dropped> {
-    let json = format!("[{}]", first.map_or("null", RawValue::get));
-    Data::from_json(json, attachments).map_err(|_| "no answer")
+/// The sockets of an answer, whose data may have attachments.
+pub(super) fn sockets(mut sockets: Vec<SocketInfo>, attachments: Vec<Bytes>) -> Vec<SocketInfo> {
+    if !attachments.is_empty() {
+        let attachments: Arc<[Bytes]> = attachments.into();
+        sockets.iter_mut().for_each(|socket| socket.attachments = Arc::clone(&attachments));
+    }
+    sockets
+}
+
+/// The array of an event or answer as it is, where the message around it does not carry it like this: because it is
+/// MessagePack, or because an answer has more than the one argument that socket.io knows. Servers of socket.io ignore it.
+///
+/// It is an array: the text, then, unless they are those of the message, the attachments: each as the place that it has
+/// among those of the message, or itself where it is not among them.
+pub(super) struct ExactOf<'a> {
+    json: &'a str,
+    attachments: Vec<Kept>,
+}
+
+enum Kept {
+    At(usize),
+    Itself(usize),
+}
+
+impl<'a> ExactOf<'a> {
+    /// Describes the array `json` with so many attachments, which the message has in the order of `order`.
+    fn new(json: &'a str, attachments: usize, order: &[usize]) -> Self {
+        let are_those = order.iter().copied().eq(0..attachments);
+        let kept = |num| order.iter().position(|there| *there == num).map_or(Kept::Itself(num), Kept::At);
+        let attachments = if are_those { Vec::new() } else { (0..attachments).map(kept).collect() };
+        Self { json, attachments }
+    }
+}
+
+impl Serialize for ExactOf<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Placeholder {
+            _placeholder: bool,
+            num: usize,
+        }
+        let mut array = serializer.serialize_seq(Some(1 + self.attachments.len()))?;
+        array.serialize_element(self.json)?;
+        for attachment in &self.attachments {
+            match *attachment {
+                Kept::At(place) => array.serialize_element(&place)?,
+                Kept::Itself(num) => array.serialize_element(&Placeholder { _placeholder: true, num })?,
+            }
+        }
+        array.end()
+    }
+}
+
+/// [`ExactOf`] on its way in.
+#[derive(Deserialize)]
+pub(super) struct Exact(Vec<Piece>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Piece {
+    Text(String),
+    At(usize),
+    Itself { num: usize },
+}
+
+impl Exact {
+    /// Returns an array and its attachments, given those of the message.
+    fn or(
+        exact: Option<Self>,
+        json: impl FnOnce() -> String,
+        attachments: Vec<Bytes>,
+    ) -> Result<(String, Vec<Bytes>), Dropped> {
+        let Some(Self(pieces)) = exact else { return Ok((json(), attachments)) };
+        let mut pieces = pieces.into_iter();
+        let Some(Piece::Text(json)) = pieces.next() else { return Err("no exact text".into()) };
+        if pieces.len() == 0 {
+            return Ok((json, attachments));
+        }
+        let attachment = |piece| match piece {
+            Piece::At(num) | Piece::Itself { num } => attachments.get(num).cloned(),
+            Piece::Text(_) => None,
+        };
+        let attachments: Option<Vec<Bytes>> = pieces.map(attachment).collect();
+        Ok((json, attachments.ok_or("no exact attachments")?))
+    }
+}
+
+/// What of a message is to arrive as it is.
+pub(super) struct Content<'a> {
+    /// The array of an event or answer.
+    json: &'a str,
+    attachments: Vec<&'a [u8]>,
+    /// The message has all of the array.
+    is_whole: bool,
+}
+
+impl<'a> Content<'a> {
+    pub(super) fn of_packet(packet: &'a Outgoing) -> Self {
+        Self { json: packet.json(), attachments: packet.attachments().collect(), is_whole: true }
+    }
+
+    pub(super) fn of_event(event: &'a Event) -> Self {
+        let data = event.data();
+        Self { json: data.json(), attachments: Self::attachments(data), is_whole: true }
+    }
+
+    /// That of an answer, and the one argument of it that socket.io knows.
+    pub(super) fn of_answer(data: &'a Data) -> (Self, Option<&'a RawValue>) {
+        let (json, first) = (data.json(), data.first());
+        let inside = json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
+        let is_whole = inside == Some(first.map_or("", RawValue::get));
+        (Self { json, attachments: Self::attachments(data), is_whole }, first)
+    }
+
+    fn attachments(data: &Data) -> Vec<&[u8]> {
+        data.attachments().iter().map(|bytes| &**bytes).collect()
+    }
+
+    /// Encodes a message in MessagePack, which `message` makes with the exact text or without.
+    pub(super) fn packed<M: Serialize>(&self, message: impl Fn(Option<ExactOf<'a>>) -> M) -> Option<Vec<u8>> {
+        let packed = to_msgpack(&serde_json::to_string(&message(None)).ok()?, &self.attachments)?;
+        if self.is_whole && packed.is_faithful {
+            return Some(packed.bytes);
+        }
+        let exact = ExactOf::new(self.json, self.attachments.len(), &packed.order);
+        let message = serde_json::to_string(&message(Some(exact))).ok()?;
+        to_msgpack(&message, &self.attachments).map(|packed| packed.bytes)
+    }
+
+    /// Encodes a message as JSON, unless there is binary data in it.
+    pub(super) fn text_or_packed<M: Serialize>(&self, message: impl Fn(Option<ExactOf<'a>>) -> M) -> Option<Vec<u8>> {
+        if !self.attachments.is_empty() {
+            return self.packed(message);
+        }
+        let exact = (!self.is_whole).then(|| ExactOf { json: self.json, attachments: Vec::new() });
+        serde_json::to_vec(&message(exact)).ok()
+    }
 }

@@ -1,15 +1,19 @@
 //! The format of the sharded adapter of `@socket.io/redis-adapter` 8, whose messages are those of the cluster adapter of
 //! socket.io-adapter 2: JSON, or MessagePack where there is binary data.
+//!
+//! What such a message does not carry as it is travels beside it, for instances of ours: as the field `exact` of its data.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::Subscription;
-use super::message::{Dropped, Heard, Name, Options, OptionsOf, Packet, PacketOf, Say, answer, first, rooms};
-use super::wire::{from_msgpack, to_msgpack};
+use super::message::{
+    Content, Dropped, Exact, ExactOf, Heard, Name, Options, OptionsOf, Packet, PacketOf, Say, answer, event, present,
+    rooms, sockets,
+};
+use super::wire::from_msgpack;
 use crate::server::adapter::{SocketInfo, Target};
 use crate::server::socket::Room;
-use crate::{Data, Event};
 
 const BROADCAST: u8 = 3;
 const JOIN: u8 = 4;
@@ -45,7 +49,7 @@ struct MessageOf<'a> {
     uid: &'a str,
     nsp: &'a str,
     r#type: u8,
-    data: &'a DataOf<'a>,
+    data: DataOf<'a>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +60,7 @@ struct Broadcast<'a> {
     request_id: Option<String>,
     #[serde(default)]
     opts: Options,
+    exact: Option<Exact>,
 }
 
 #[derive(Deserialize)]
@@ -72,17 +77,18 @@ struct Command {
 #[serde(rename_all = "camelCase")]
 struct Carried<'a> {
     request_id: Option<String>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     packet: Option<&'a RawValue>,
     client_count: Option<usize>,
     sockets: Option<Vec<SocketInfo>>,
+    exact: Option<Exact>,
 }
 
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct DataOf<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    packet: Option<Box<RawValue>>,
+    packet: Option<Carry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +101,16 @@ struct DataOf<'a> {
     client_count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sockets: Option<&'a [SocketInfo]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact: Option<ExactOf<'a>>,
+}
+
+/// What the field `packet` has: a packet, or the array or argument of one.
+#[derive(Serialize, Clone, Copy)]
+#[serde(untagged)]
+enum Carry<'a> {
+    Packet(&'a PacketOf<'a>),
+    Value(&'a RawValue),
 }
 
 impl Sharded {
@@ -129,19 +145,32 @@ impl Sharded {
         let none = DataOf::default();
         let (r#type, to, data) = match say {
             Say::Broadcast { packet, target } => {
-                let data =
-                    DataOf { packet: Some(self.packet(packet)?), opts: Some(OptionsOf::new(target, None)), ..none };
-                let payload = self.message(BROADCAST, &data, packet.attachments())?;
+                let content = Content::of_packet(packet);
+                let packet = PacketOf::new(packet, &self.namespace)?;
+                let data = |exact| DataOf {
+                    packet: Some(Carry::Packet(&packet)),
+                    opts: Some(OptionsOf::new(target, None)),
+                    exact,
+                    ..DataOf::default()
+                };
                 let channel = match &target.rooms[..] {
                     [room] => self.room_channel(room),
                     _ => None,
                 };
-                return Some((channel.unwrap_or_else(|| self.channel.clone()), payload));
+                let channel = channel.unwrap_or_else(|| self.channel.clone());
+                return Some((channel, self.carrying(BROADCAST, &content, data)?));
             }
             Say::Ask { id, packet, target, timeout } => {
-                let opts = Some(OptionsOf::new(target, Some(timeout)));
-                let data = DataOf { packet: Some(self.packet(packet)?), request_id: Some(id), opts, ..none };
-                return Some((self.channel.clone(), self.message(BROADCAST, &data, packet.attachments())?));
+                let content = Content::of_packet(packet);
+                let packet = PacketOf::new(packet, &self.namespace)?;
+                let data = |exact| DataOf {
+                    packet: Some(Carry::Packet(&packet)),
+                    request_id: Some(id),
+                    opts: Some(OptionsOf::new(target, Some(timeout))),
+                    exact,
+                    ..DataOf::default()
+                };
+                return Some((self.channel.clone(), self.carrying(BROADCAST, &content, data)?));
             }
             Say::Join(target, rooms) => (JOIN, None, moving(target, rooms)),
             Say::Leave(target, rooms) => (LEAVE, None, moving(target, rooms)),
@@ -152,9 +181,10 @@ impl Sharded {
                 (FETCH, None, DataOf { opts: Some(OptionsOf::new(target, None)), request_id: Some(id), ..none })
             }
             Say::ServerSideEmit { id, event } => {
-                let packet = RawValue::from_string(event.data().json().to_owned()).ok();
-                let data = DataOf { request_id: id, packet, ..none };
-                return Some((self.channel.clone(), self.carrying(SERVER_SIDE_EMIT, &data, event.data())?));
+                let packet = Some(Carry::Value(serde_json::from_str(event.data().json()).ok()?));
+                let data = |exact| DataOf { request_id: id, packet, exact, ..DataOf::default() };
+                let payload = self.carrying(SERVER_SIDE_EMIT, &Content::of_event(event), data)?;
+                return Some((self.channel.clone(), payload));
             }
             Say::Clients { to, id, count } => {
                 (CLIENT_COUNT, Some(to), DataOf { request_id: Some(id), client_count: Some(count), ..none })
@@ -164,38 +194,33 @@ impl Sharded {
             }
             Say::Ack { to, id, data } | Say::ServerSideAnswer { to, id, data } => {
                 let r#type = if matches!(say, Say::Ack { .. }) { ACK } else { SERVER_SIDE_ANSWER };
-                let of = DataOf { request_id: Some(id), packet: Some(first(data)), ..none };
-                return Some((self.responses_of(to), self.carrying(r#type, &of, data)?));
+                let (content, first) = Content::of_answer(data);
+                let packet = first.map(Carry::Value);
+                let data = |exact| DataOf { request_id: Some(id), packet, exact, ..DataOf::default() };
+                return Some((self.responses_of(to), self.carrying(r#type, &content, data)?));
             }
             // Nobody asks this here.
             Say::Ids { .. } | Say::Rooms { .. } => return None,
         };
         let channel = to.map_or_else(|| self.channel.clone(), |to| self.responses_of(to));
-        Some((channel, self.message(r#type, &data, std::iter::empty())?))
+        Some((channel, serde_json::to_vec(&self.message(r#type, data)).ok()?))
     }
 
     fn responses_of(&self, uid: &str) -> String {
         format!("{}{uid}#", self.channel)
     }
 
-    fn packet(&self, packet: &crate::server::adapter::Outgoing) -> Option<Box<RawValue>> {
-        to_raw_value(&PacketOf::new(packet, &self.namespace)?).ok()
+    fn message<'a>(&'a self, r#type: u8, data: DataOf<'a>) -> MessageOf<'a> {
+        MessageOf { uid: &self.uid, nsp: &self.namespace, r#type, data }
     }
 
-    fn carrying(&self, r#type: u8, of: &DataOf<'_>, data: &Data) -> Option<Vec<u8>> {
-        self.message(r#type, of, data.attachments().iter().map(|bytes| &**bytes))
-    }
-
-    fn message<'a>(
-        &self,
+    fn carrying<'a>(
+        &'a self,
         r#type: u8,
-        data: &DataOf<'_>,
-        attachments: impl Iterator<Item = &'a [u8]>,
+        content: &Content<'a>,
+        data: impl Fn(Option<ExactOf<'a>>) -> DataOf<'a>,
     ) -> Option<Vec<u8>> {
-        let message = MessageOf { uid: &self.uid, nsp: &self.namespace, r#type, data };
-        let json = serde_json::to_string(&message).ok()?;
-        let mut attachments = attachments.peekable();
-        if attachments.peek().is_none() { Some(json.into_bytes()) } else { to_msgpack(&json, attachments) }
+        content.text_or_packed(|exact| self.message(r#type, data(exact)))
     }
 
     /// Understands what was published: who said what.
@@ -207,7 +232,7 @@ impl Sharded {
         };
         let message: Message<'_> = serde_json::from_str(&json).map_err(|_| "no message")?;
         if message.nsp != *self.namespace {
-            return Err("another namespace");
+            return Err(Dropped::Foreign("another namespace"));
         }
         let data = message.data.map_or("{}", RawValue::get);
         let command = || serde_json::from_str::<Command>(data).map_err(|_| "no command");
@@ -215,7 +240,7 @@ impl Sharded {
         let heard = match message.r#type {
             BROADCAST => {
                 let broadcast: Broadcast<'_> = serde_json::from_str(data).map_err(|_| "no broadcast")?;
-                let event = broadcast.packet.event(&self.namespace, attachments)?;
+                let event = broadcast.packet.event(&self.namespace, attachments, broadcast.exact)?;
                 let timeout = broadcast.opts.timeout();
                 let target = broadcast.opts.into();
                 match broadcast.request_id {
@@ -234,21 +259,23 @@ impl Sharded {
                 Heard::Fetch { id: request_id.ok_or("no id")?, target: opts.into() }
             }
             SERVER_SIDE_EMIT => {
-                let Carried { request_id, packet, .. } = carried()?;
-                let event = Event::from_json(packet.ok_or("no packet")?.get(), attachments).map_err(|_| "no event")?;
+                let Carried { request_id, packet, exact, .. } = carried()?;
+                let event = event(packet.ok_or("no packet")?, attachments, exact)?;
                 Heard::ServerSideEmit { id: request_id, event }
             }
             SOCKETS | SERVER_SIDE_ANSWER | CLIENT_COUNT | ACK => {
-                let Carried { request_id, packet, client_count, sockets } = carried()?;
+                let Carried { request_id, packet, client_count, sockets: described, exact } = carried()?;
                 let id = request_id.ok_or("no id")?;
                 match message.r#type {
-                    SOCKETS => Heard::Sockets { id, sockets: sockets.ok_or("no sockets")? },
+                    SOCKETS => {
+                        Heard::Sockets { id, sockets: sockets(described.ok_or("no sockets")?, attachments) }
+                    }
                     CLIENT_COUNT => Heard::Clients { id, count: client_count.ok_or("no count")? },
-                    ACK => Heard::Ack { id, data: answer(packet, attachments)? },
-                    _ => Heard::ServerSideAnswer { id, data: answer(packet, attachments)? },
+                    ACK => Heard::Ack { id, data: answer(packet, attachments, exact)? },
+                    _ => Heard::ServerSideAnswer { id, data: answer(packet, attachments, exact)? },
                 }
             }
-            _ => return Err("an unknown type"),
+            _ => return Err(Dropped::Foreign("an unknown type")),
         };
         Ok((message.uid, heard))
     }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::connection::Connection;
 use super::link::Link;
 use super::losses::AWAY;
-use super::message::{Heard, Say};
+use super::message::{Dropped, Heard, NOT_UNDERSTOOD, Say};
 use super::sharded::Sharded;
 use super::{RedisConfig, Subscription};
 use crate::server::adapter::{Local, Outgoing, Position, Target};
@@ -486,14 +486,23 @@ impl Reader<'_> {
 
 impl Stream {
     fn place(&self, position: Position, data: &[u8], deliver: bool) {
-        let heard = if data.len() > self.max_message_bytes { Err("it is too large") } else { self.codec.decode(data) };
-        match heard {
-            Ok((_, Heard::Broadcast { event, target })) => match Outgoing::forward(self.local.name(), None, event) {
-                Ok(packet) => self.local.place(position, &packet, &target, deliver),
-                Err(error) => tracing::debug!(%error, "an event of the stream was dropped"),
-            },
-            Ok(_) => tracing::debug!("an entry of the stream is no broadcast"),
-            Err(why) => tracing::debug!(why, "an event of the stream was dropped"),
+        let too_large = data.len() > self.max_message_bytes;
+        let heard = if too_large { Err(Dropped::Lost("it is too large")) } else { self.codec.decode(data) };
+        let packet = match heard {
+            Ok((_, Heard::Broadcast { event, target })) => Outgoing::forward(self.local.name(), None, event)
+                .map(|packet| (packet, target))
+                .map_err(|_| Dropped::Lost("no event")),
+            Ok(_) => Err(Dropped::Lost("no broadcast")),
+            Err(dropped) => Err(dropped),
+        };
+        match packet {
+            Ok((packet, target)) => self.local.place(position, &packet, &target, deliver),
+            Err(Dropped::Foreign(why) | Dropped::Lost(why)) => {
+                tracing::debug!(why, "an event of the stream was dropped");
+                self.link.losses().count(1, NOT_UNDERSTOOD);
+                // Those who come back are not to take it for delivered.
+                self.local.events_lost();
+            }
         }
     }
 }

@@ -1,97 +1,356 @@
 //! Messages as JSON and as MessagePack, as notepack.io 3 writes it: binary data is `bin` there, and a placeholder here.
+//!
+//! Either becomes the other token by token, without a tree in between: the order of keys stays, and so do keys that come
+//! twice. What MessagePack cannot carry becomes what `JSON.parse` makes of it in a server of socket.io, and [`Packed`]
+//! says so:
+//!
+//! - a number is the nearest double, or an integer of 64 bits where it is one; `1e400` is infinite;
+//! - how a number, a string or a placeholder is written, and whitespace, is lost;
+//! - half of a surrogate pair is U+FFFD, as notepack.io has it too;
+//! - an attachment lies where its placeholder was: one that is named twice is there twice, one without a placeholder is
+//!   not there.
 
 use bytes::Bytes;
-use rmpv::Value as Pack;
-use serde_json::Value;
+use rmp::Marker;
+use rmp::encode as pack;
 
-/// How deep messages may be nested: the data of a packet at its deepest, and what is around it. `rmpv` counts each level
-/// twice.
-const MAX_DEPTH: usize = 2 * (crate::MAX_DEPTH + 8);
+use crate::json::{self, Placeholder, Token, Tokens};
 
-/// Turns a message into MessagePack; `None` where it is nested too deep.
-pub(super) fn to_msgpack<'a>(json: &str, attachments: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
-    let attachments: Vec<&[u8]> = attachments.collect();
-    let value = pack(serde_json::from_str(json).ok()?, &attachments);
-    let mut out = Vec::with_capacity(json.len() + attachments.iter().map(|bytes| bytes.len()).sum::<usize>());
-    rmpv::encode::write_value(&mut out, &value).ok()?;
-    Some(out)
+/// How deep messages may be nested: the data of a packet at its deepest, and what is around it.
+const MAX_DEPTH: usize = crate::MAX_DEPTH + 8;
+
+/// A message in MessagePack.
+#[derive(Debug)]
+pub(super) struct Packed {
+    pub(super) bytes: Vec<u8>,
+    /// [`from_msgpack`] makes the same text and the same attachments of it.
+    pub(super) is_faithful: bool,
+    /// The number that each binary value had as an attachment, in the order of the message.
+    pub(super) order: Vec<usize>,
 }
 
-fn pack(value: Value, attachments: &[&[u8]]) -> Pack {
-    match value {
-        Value::Null => Pack::Nil,
-        Value::Bool(value) => value.into(),
-        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => number.into(),
-            (None, Some(number)) => number.into(),
-            (None, None) => number.as_f64().into_iter().map(Pack::F64).next().unwrap_or(Pack::Nil),
-        },
-        Value::String(text) => text.into(),
-        Value::Array(values) => Pack::Array(values.into_iter().map(|value| pack(value, attachments)).collect()),
-        Value::Object(fields) => {
-            if let (Some(Value::Bool(true)), Some(num)) = (fields.get("_placeholder"), fields.get("num"))
-                && let Some(bytes) = num.as_u64().and_then(|num| attachments.get(usize::try_from(num).ok()?))
-            {
-                return Pack::Binary(bytes.to_vec());
+/// Turns a message, which is valid JSON, into MessagePack; `None` where something is longer than MessagePack allows.
+pub(super) fn to_msgpack(json: &str, attachments: &[&[u8]]) -> Option<Packed> {
+    let pieces = Pieces::new(json, attachments.len());
+    let mut lengths = lengths(pieces.clone()).into_iter();
+    let capacity = json.len() + attachments.iter().map(|bytes| bytes.len()).sum::<usize>();
+    let mut packed = Packed { bytes: Vec::with_capacity(capacity), is_faithful: true, order: Vec::new() };
+    let mut token_bytes = 0;
+    for piece in pieces {
+        match piece {
+            Piece::Token(token) => {
+                token_bytes += token.len();
+                let out = &mut packed.bytes;
+                match token {
+                    Token::Begin { object: false } => drop(pack::write_array_len(out, lengths.next()?).ok()?),
+                    Token::Begin { object: true } => drop(pack::write_map_len(out, lengths.next()?).ok()?),
+                    Token::Text(text) => packed.is_faithful &= write_text(out, text)?,
+                    Token::Word(word) => packed.is_faithful &= write_word(out, word)?,
+                    Token::End | Token::Comma | Token::Colon => {}
+                }
             }
-            Pack::Map(fields.into_iter().map(|(name, value)| (name.into(), pack(value, attachments))).collect())
+            Piece::Attachment(placeholder) => {
+                let text = json.get(placeholder.range.clone())?;
+                token_bytes += text.len();
+                packed.is_faithful &= placeholder.num == packed.order.len() && text == written(placeholder.num);
+                packed.order.push(placeholder.num);
+                let bytes = attachments.get(placeholder.num)?;
+                pack::write_bin_len(&mut packed.bytes, u32::try_from(bytes.len()).ok()?).ok()?;
+                packed.bytes.extend_from_slice(bytes);
+            }
         }
+    }
+    // Otherwise there is whitespace between the tokens, or an attachment without a placeholder.
+    packed.is_faithful &= token_bytes == json.len() && packed.order.len() == attachments.len();
+    Some(packed)
+}
+
+/// A part of a message on its way into MessagePack.
+enum Piece<'a> {
+    Token(Token<'a>),
+    Attachment(Placeholder),
+}
+
+/// The tokens of a message, with attachments in the place of their placeholders.
+#[derive(Clone)]
+struct Pieces<'a> {
+    tokens: Tokens<'a>,
+    placeholders: std::vec::IntoIter<Placeholder>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(json: &'a str, attachments: usize) -> Self {
+        Self { tokens: Tokens::new(json), placeholders: json::placeholders(json, attachments).into_iter() }
     }
 }
 
-/// Turns a message from MessagePack into JSON and attachments; `None` for bytes that are neither.
-pub(super) fn from_msgpack(mut bytes: &[u8]) -> Option<(String, Vec<Bytes>)> {
-    let value = rmpv::decode::read_value_with_max_depth(&mut bytes, MAX_DEPTH).ok()?;
-    let mut attachments = Vec::new();
-    let json = unpack(value, &mut attachments)?;
-    Some((serde_json::to_string(&json).ok()?, attachments))
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        let (at, token) = self.tokens.next()?;
+        if self.placeholders.as_slice().first().is_none_or(|next| next.range.start != at) {
+            return Some(Piece::Token(token));
+        }
+        let placeholder = self.placeholders.next()?;
+        self.tokens.skip_to(placeholder.range.end);
+        Some(Piece::Attachment(placeholder))
+    }
 }
 
-fn unpack(value: Pack, attachments: &mut Vec<Bytes>) -> Option<Value> {
-    Some(match value {
-        Pack::Nil => Value::Null,
-        Pack::Boolean(value) => value.into(),
-        Pack::Integer(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => number.into(),
-            (None, number) => number?.into(),
-        },
-        // As JSON.stringify has it, `null` where it is no number.
-        Pack::F32(number) => f64::from(number).into(),
-        Pack::F64(number) => number.into(),
-        Pack::String(text) => text.into_str()?.into(),
-        Pack::Binary(bytes) => placeholder(bytes, attachments),
-        Pack::Array(values) => {
-            values.into_iter().map(|value| unpack(value, attachments)).collect::<Option<Vec<_>>>()?.into()
-        }
-        Pack::Map(fields) => {
-            let mut object = serde_json::Map::with_capacity(fields.len());
-            for (name, value) in fields {
-                let name = match name {
-                    Pack::String(name) => name.into_str()?,
-                    Pack::Integer(number) => number.to_string(),
-                    Pack::Nil
-                    | Pack::Boolean(_)
-                    | Pack::F32(_)
-                    | Pack::F64(_)
-                    | Pack::Binary(_)
-                    | Pack::Array(_)
-                    | Pack::Map(_)
-                    | Pack::Ext(..) => return None,
-                };
-                object.insert(name, unpack(value, attachments)?);
+/// How many elements or fields each array and object has, in the order in which they begin.
+fn lengths(pieces: Pieces<'_>) -> Vec<u32> {
+    let (mut lengths, mut open) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        let count: Option<&mut u32> = open.last().and_then(|at: &usize| lengths.get_mut(*at));
+        match (piece, count) {
+            (Piece::Token(Token::End), _) => drop(open.pop()),
+            (Piece::Token(Token::Comma), Some(count)) => *count = count.saturating_add(1),
+            (Piece::Token(Token::Comma | Token::Colon), _) => {}
+            (piece, count) => {
+                if let Some(count @ 0) = count {
+                    *count = 1;
+                }
+                if let Piece::Token(Token::Begin { .. }) = piece {
+                    open.push(lengths.len());
+                    lengths.push(0);
+                }
             }
-            object.into()
         }
-        Pack::Ext(TIMESTAMP, bytes) => timestamp(&bytes).map_or(Value::Null, Value::from),
-        // An ArrayBuffer; a single zero is what notepack.io 2 made of `undefined`.
-        Pack::Ext(0, bytes) if bytes != [0] => placeholder(bytes, attachments),
-        Pack::Ext(..) => Value::Null,
-    })
+    }
+    lengths
 }
 
-fn placeholder(bytes: Vec<u8>, attachments: &mut Vec<Bytes>) -> Value {
-    attachments.push(bytes.into());
-    serde_json::json!({ "_placeholder": true, "num": attachments.len() - 1 })
+/// How [`from_msgpack`] writes the placeholder of an attachment.
+fn written(num: usize) -> String {
+    format!(r#"{{"_placeholder":true,"num":{num}}}"#)
+}
+
+/// Writes a string, given what is between its quotes; false where it does not come back like this.
+fn write_text(out: &mut Vec<u8>, escaped: &str) -> Option<bool> {
+    if !escaped.contains('\\') {
+        pack::write_str(out, escaped).ok()?;
+        return Some(true);
+    }
+    let quoted = format!("\"{escaped}\"");
+    let text = serde_json::from_str::<String>(&quoted).or_else(|_| serde_json::from_str(&quoted).map(without_surrogates));
+    let text = text.ok()?;
+    pack::write_str(out, &text).ok()?;
+    Some(serde_json::to_string(&text).is_ok_and(|again| again == quoted))
+}
+
+/// The bytes of a string that need be no UTF-8: halves of surrogate pairs have three bytes each.
+struct Wide(Vec<u8>);
+
+impl<'de> serde::Deserialize<'de> for Wide {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Wide;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Wide, E> {
+                Ok(Wide(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// Writes U+FFFD for each half of a surrogate pair.
+fn without_surrogates(Wide(mut bytes): Wide) -> String {
+    let mut at = 0;
+    while let Some(triple) = bytes.get_mut(at..) {
+        match triple {
+            [first @ 0xed, second @ 0xa0..=0xbf, third, ..] => (*first, *second, *third) = (0xef, 0xbf, 0xbd),
+            [] => break,
+            [..] => {}
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Writes a number, `true`, `false` or `null`; false where it does not come back like this.
+fn write_word(out: &mut Vec<u8>, word: &str) -> Option<bool> {
+    match word {
+        "null" => pack::write_nil(out).ok()?,
+        "true" => pack::write_bool(out, true).ok()?,
+        "false" => pack::write_bool(out, false).ok()?,
+        _ => {
+            if let Ok(number) = word.parse::<u64>() {
+                let _marker = pack::write_uint(out, number).ok()?;
+            } else if let Some(number) = word.parse::<i64>().ok().filter(|number| *number != 0) {
+                let _marker = pack::write_sint(out, number).ok()?;
+            } else {
+                let number: f64 = word.parse().ok()?;
+                pack::write_f64(out, number).ok()?;
+                return Some(number.is_finite() && serde_json::to_string(&number).is_ok_and(|again| again == word));
+            }
+        }
+    }
+    Some(true)
+}
+
+/// Turns a message from MessagePack into JSON and attachments; `None` for bytes that are neither.
+pub(super) fn from_msgpack(bytes: &[u8]) -> Option<(String, Vec<Bytes>)> {
+    let mut unpacking = Unpacking { rest: bytes, json: Vec::with_capacity(bytes.len()), attachments: Vec::new() };
+    unpacking.value(0)?;
+    Some((String::from_utf8(unpacking.json).ok()?, unpacking.attachments))
+}
+
+/// A message on its way out of MessagePack.
+struct Unpacking<'a> {
+    rest: &'a [u8],
+    json: Vec<u8>,
+    attachments: Vec<Bytes>,
+}
+
+impl<'a> Unpacking<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// A length of one, two or four bytes.
+    fn length<const N: usize>(&mut self) -> Option<usize> {
+        let bytes = self.array::<N>()?;
+        Some(bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
+    }
+
+    fn marker(&mut self) -> Option<Marker> {
+        self.array().map(|[byte]| Marker::from_u8(byte))
+    }
+
+    fn write(&mut self, value: &impl serde::Serialize) -> Option<()> {
+        serde_json::to_writer(&mut self.json, value).ok()
+    }
+
+    fn value(&mut self, depth: usize) -> Option<()> {
+        let marker = self.marker()?;
+        if let Some(length) = self.text_length(marker) {
+            return self.text(length?);
+        }
+        match marker {
+            Marker::Null => self.json.extend_from_slice(b"null"),
+            Marker::True => self.json.extend_from_slice(b"true"),
+            Marker::False => self.json.extend_from_slice(b"false"),
+            Marker::FixArray(length) => self.elements(length.into(), depth)?,
+            Marker::Array16 => self.length::<2>().and_then(|length| self.elements(length, depth))?,
+            Marker::Array32 => self.length::<4>().and_then(|length| self.elements(length, depth))?,
+            Marker::FixMap(length) => self.fields(length.into(), depth)?,
+            Marker::Map16 => self.length::<2>().and_then(|length| self.fields(length, depth))?,
+            Marker::Map32 => self.length::<4>().and_then(|length| self.fields(length, depth))?,
+            Marker::Bin8 => self.length::<1>().and_then(|length| self.attachment(length))?,
+            Marker::Bin16 => self.length::<2>().and_then(|length| self.attachment(length))?,
+            Marker::Bin32 => self.length::<4>().and_then(|length| self.attachment(length))?,
+            Marker::FixExt1 => self.extension(1)?,
+            Marker::FixExt2 => self.extension(2)?,
+            Marker::FixExt4 => self.extension(4)?,
+            Marker::FixExt8 => self.extension(8)?,
+            Marker::FixExt16 => self.extension(16)?,
+            Marker::Ext8 => self.length::<1>().and_then(|length| self.extension(length))?,
+            Marker::Ext16 => self.length::<2>().and_then(|length| self.extension(length))?,
+            Marker::Ext32 => self.length::<4>().and_then(|length| self.extension(length))?,
+            // As JSON.stringify has it, `null` where it is no number.
+            Marker::F32 => self.array().and_then(|bytes| self.write(&f64::from(f32::from_be_bytes(bytes))))?,
+            Marker::F64 => self.array().and_then(|bytes| self.write(&f64::from_be_bytes(bytes)))?,
+            integer => self.integer(integer).and_then(|integer| self.write(&integer))?,
+        }
+        Some(())
+    }
+
+    fn elements(&mut self, count: usize, depth: usize) -> Option<()> {
+        (depth < MAX_DEPTH).then_some(())?;
+        self.json.push(b'[');
+        for number in 0..count {
+            if number > 0 {
+                self.json.push(b',');
+            }
+            self.value(depth + 1)?;
+        }
+        self.json.push(b']');
+        Some(())
+    }
+
+    fn fields(&mut self, count: usize, depth: usize) -> Option<()> {
+        (depth < MAX_DEPTH).then_some(())?;
+        self.json.push(b'{');
+        for number in 0..count {
+            if number > 0 {
+                self.json.push(b',');
+            }
+            let marker = self.marker()?;
+            match self.text_length(marker) {
+                Some(length) => self.text(length?)?,
+                // As in JavaScript, which has no other keys.
+                None => self.integer(marker).and_then(|integer| self.write(&integer.to_string()))?,
+            }
+            self.json.push(b':');
+            self.value(depth + 1)?;
+        }
+        self.json.push(b'}');
+        Some(())
+    }
+
+    /// The length of a string, where it is one; `None` within where that is cut off.
+    fn text_length(&mut self, marker: Marker) -> Option<Option<usize>> {
+        match marker {
+            Marker::FixStr(length) => Some(Some(length.into())),
+            Marker::Str8 => Some(self.length::<1>()),
+            Marker::Str16 => Some(self.length::<2>()),
+            Marker::Str32 => Some(self.length::<4>()),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self, length: usize) -> Option<()> {
+        let text = str::from_utf8(self.take(length)?).ok()?;
+        self.write(&text)
+    }
+
+    fn integer(&mut self, marker: Marker) -> Option<i128> {
+        Some(match marker {
+            Marker::FixPos(number) => number.into(),
+            Marker::FixNeg(number) => number.into(),
+            Marker::U8 => u8::from_be_bytes(self.array()?).into(),
+            Marker::U16 => u16::from_be_bytes(self.array()?).into(),
+            Marker::U32 => u32::from_be_bytes(self.array()?).into(),
+            Marker::U64 => u64::from_be_bytes(self.array()?).into(),
+            Marker::I8 => i8::from_be_bytes(self.array()?).into(),
+            Marker::I16 => i16::from_be_bytes(self.array()?).into(),
+            Marker::I32 => i32::from_be_bytes(self.array()?).into(),
+            Marker::I64 => i64::from_be_bytes(self.array()?).into(),
+            _ => return None,
+        })
+    }
+
+    fn attachment(&mut self, length: usize) -> Option<()> {
+        let bytes = self.take(length)?;
+        self.json.extend_from_slice(written(self.attachments.len()).as_bytes());
+        self.attachments.push(Bytes::copy_from_slice(bytes));
+        Some(())
+    }
+
+    fn extension(&mut self, length: usize) -> Option<()> {
+        let [kind] = self.array()?;
+        let bytes = self.rest.get(..length)?;
+        // An ArrayBuffer; a single zero is what notepack.io 2 made of `undefined`.
+        if kind == 0 && bytes != [0] {
+            return self.attachment(length);
+        }
+        self.take(length)?;
+        let date = (kind.cast_signed() == TIMESTAMP).then(|| timestamp(bytes)).flatten();
+        self.write(&date)
+    }
 }
 
 /// The extension type of a timestamp, which is what notepack.io makes of a `Date`.
@@ -139,18 +398,73 @@ mod tests {
         for json in [
             r#"["uid",{"data":["e",1,-1,1.5,"\u0001ü",null,true,{}],"nsp":"/","type":2},{"rooms":[]}]"#,
             "[0,127,128,255,256,65535,65536,4294967296,18446744073709551615,-32,-33,-9223372036854775808]",
+            "[1.0,-0.0,0.1,1e-7,1.7976931348623157e+308,5e-324]",
+            r#"{"b":[[],[[]],{}],"a":{"":{"x":[1,2]}},"b":"\"\\\n/\u001f","0":[{"c":1,"d":2},3]}"#,
+            &format!("[{}1]", "1,".repeat(70_000)),
+            &format!("{{{}\"last\":0}}", "\"k\":[\"v\"],".repeat(20)),
         ] {
-            let packed = to_msgpack(json, std::iter::empty()).unwrap();
-            assert_eq!(from_msgpack(&packed), Some((json.to_owned(), Vec::new())));
+            let packed = to_msgpack(json, &[]).unwrap();
+            assert_eq!(from_msgpack(&packed.bytes), Some((json.to_owned(), Vec::new())));
+            assert!(packed.is_faithful && packed.order.is_empty(), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_changes_on_the_way_becomes_what_javascript_makes_of_it() {
+        for (json, other) in [
+            (r#"["x\ud83d","\udc00\ud83d","\ud83d\ude00"]"#, "[\"x\u{fffd}\",\"\u{fffd}\u{fffd}\",\"\u{1f600}\"]"),
+            ("[1e400,-1e400]", "[null,null]"),
+            ("[18446744073709551616,-9223372036854775809]", "[1.8446744073709552e19,-9.223372036854775808e18]"),
+            ("[-0,1e2,1.50]", "[-0.0,100.0,1.5]"),
+            (" [ 1 ,\n2]", "[1,2]"),
+            (r#"["\u00fc\/"]"#, r#"["ü/"]"#),
+        ] {
+            let packed = to_msgpack(json, &[]).unwrap();
+            assert!(!packed.is_faithful, "{json}");
+            let (back, attachments) = from_msgpack(&packed.bytes).unwrap();
+            assert!(attachments.is_empty());
+            // The spelling of a double is that of serde_json.
+            let values = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+            assert_eq!(values(&back), values(other), "{json}");
+        }
+    }
+
+    /// A slow second way to tell whether a message comes back as it was.
+    #[test]
+    fn what_is_called_faithful_is() {
+        let one: &[&[u8]] = &[b"a"];
+        let two: &[&[u8]] = &[b"a", b"b"];
+        let (first, second) = (r#"{"_placeholder":true,"num":0}"#, r#"{"_placeholder":true,"num":1}"#);
+        for (json, attachments) in [
+            (format!("[{first}]"), one),
+            (format!("[{first},{second}]"), one),
+            (format!("[{first},{second}]"), two),
+            (format!("[{second},{first}]"), two),
+            (format!("[{first},{first}]"), one),
+            (format!("[{second}]"), two),
+            (format!("[{first}]"), two),
+            (r#"[{"num":0,"_placeholder":true}]"#.to_owned(), one),
+            (r#"[{"_placeholder":true, "num":0}]"#.to_owned(), one),
+            (r#"[{"_placeholder":true,"num":0,"x":1}]"#.to_owned(), one),
+            (format!(r#"[{{"_placeholder":true,"num":0,"x":{second}}}]"#), two),
+            (format!(r#"{{"{first}":{first}}}"#).replace(&format!("\"{first}\""), "\"x\""), one),
+            ("1".to_owned(), one),
+            (r#"[0,-0,0.0,1.0e1,10,"a\u0000\t\u0009"]"#.to_owned(), &[]),
+        ] {
+            let packed = to_msgpack(&json, attachments).unwrap();
+            let back = from_msgpack(&packed.bytes).unwrap();
+            let same = back.0 == json && back.1 == attachments;
+            assert_eq!(packed.is_faithful, same, "{json} {attachments:?} {back:?}");
         }
     }
 
     #[test]
     fn attachments_lie_where_their_placeholders_were() {
         let json = r#"["e",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0},{"_placeholder":true,"num":7}]"#;
-        let packed = to_msgpack(json, [&b"a"[..], b"b"].into_iter()).unwrap();
-        assert_eq!(&packed[..9], b"\x94\xa1e\xc4\x01b\xc4\x01a");
-        let (json, attachments) = from_msgpack(&packed).unwrap();
+        let packed = to_msgpack(json, &[b"a", b"b"]).unwrap();
+        assert_eq!(&packed.bytes[..9], b"\x94\xa1e\xc4\x01b\xc4\x01a");
+        assert_eq!(packed.order, [1, 0]);
+        let (json, attachments) = from_msgpack(&packed.bytes).unwrap();
         assert!(json.starts_with(r#"["e",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1},"#), "{json}");
         assert_eq!(attachments, [&b"b"[..], b"a"]);
     }
@@ -176,6 +490,5 @@ mod tests {
         }
         assert_eq!(from_msgpack(&[b"\x91".repeat(100_000), b"\xc0".to_vec()].concat()), None);
         assert!(from_msgpack(&[b"\x91".repeat(120), b"\xc0".to_vec()].concat()).is_some());
-        assert_eq!(to_msgpack("[", std::iter::empty()), None);
     }
 }

@@ -9,18 +9,32 @@
 use std::error::Error;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 use socketio::adapter::redis::{Mode, Redis, RedisConfig, Subscription};
 use socketio::server::{NamespaceBuilder, RecoveryConfig, RemoteSocket};
-use socketio::{Ack, Data, Io, Namespace, Socket};
+use socketio::{Ack, Argument, Data, Io, Namespace, Socket};
 use tokio::net::TcpListener;
 
 /// How long clients may take to answer a question.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-fn describe(socket: &RemoteSocket) -> Value {
-    let rooms: Vec<&str> = socket.rooms().collect();
-    json!({ "id": socket.id(), "rooms": rooms, "data": socket.data::<Value>().unwrap_or_default() })
+/// Data of a socket: text that is kept as it is.
+#[derive(Serialize)]
+struct Kept<'a> {
+    kept: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct Description<'a> {
+    id: &'a str,
+    rooms: Vec<&'a str>,
+    data: Argument,
+}
+
+fn describe(socket: &RemoteSocket) -> Description<'_> {
+    Description { id: socket.id(), rooms: socket.rooms().collect(), data: socket.data().unwrap_or_default() }
 }
 
 // Errors of `send` below mean that the client has left meanwhile, which needs no answer; those of the cluster are logged
@@ -42,8 +56,13 @@ fn chat(root: &mut NamespaceBuilder) {
         let sockets = socket.namespace().fetch_sockets().await.unwrap_or_default();
         let _left = ack.map(|ack| ack.send((sockets.iter().map(describe).collect::<Vec<_>>(),)));
     });
-    root.on_ack("ask", async |socket: Socket, question: Value, ack: Option<Ack>| {
-        let Ok(acks) = socket.namespace().emit_with_ack::<Value>("question", (question,), TIMEOUT).await else {
+    root.on_ack("keep", async |socket: Socket, what: Box<RawValue>, ack: Option<Ack>| {
+        let _unserializable = socket.set_data(&Kept { kept: &what });
+        let _left = ack.map(|ack| ack.send(()));
+    });
+    // Whatever is asked and answered, binary data too.
+    root.on_ack("ask", async |socket: Socket, question: Argument, ack: Option<Ack>| {
+        let Ok(acks) = socket.namespace().emit_with_ack::<Argument>("question", (question,), TIMEOUT).await else {
             return;
         };
         let _left = ack.map(|ack| ack.send((&acks.answers, acks.is_complete())));

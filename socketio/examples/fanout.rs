@@ -2,14 +2,13 @@
 //!
 //! With `--recovery 1` clients that were cut off come back to their session; with `--redis redis://127.0.0.1/` it is one of
 //! several instances. In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in
-//! the sender's room, the sender too, and `echo` acks its payload.
+//! the sender's room, the sender too, and `echo` acks its payload; both take binary data too.
 
 use std::error::Error;
 
-use serde_json::value::RawValue;
 use socketio::adapter::redis::{Redis, RedisConfig};
 use socketio::server::RecoveryConfig;
-use socketio::{Ack, Io, Socket};
+use socketio::{Ack, Data, Io, Socket};
 use tokio::net::TcpListener;
 
 async fn join(socket: Socket, room: String, ack: Option<Ack>) {
@@ -18,14 +17,15 @@ async fn join(socket: Socket, room: String, ack: Option<Ack>) {
     let _left = ack.map(|ack| ack.send(()));
 }
 
-async fn cast(socket: Socket, payload: Box<RawValue>) {
+// `Data` is passed on as it came, unread, with its attachments.
+async fn cast(socket: Socket, payload: Data) {
     for room in socket.rooms() {
-        let _left = socket.namespace().to(room).emit("cast", (&payload,));
+        let _left = socket.namespace().to(room).emit("cast", &payload);
     }
 }
 
-async fn echo(_: Socket, payload: Box<RawValue>, ack: Option<Ack>) {
-    let _left = ack.map(|ack| ack.send((payload,)));
+async fn echo(_: Socket, payload: Data, ack: Option<Ack>) {
+    let _left = ack.map(|ack| ack.send(payload));
 }
 
 /// The text behind a flag.

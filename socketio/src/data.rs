@@ -302,15 +302,16 @@ impl<'a> ArgumentReader<'a> {
         let values = serde_json::Deserializer::from_str(self.rest);
         let (value, end) = if self.data.attachments.is_empty() {
             let mut values = values.into_iter::<T>();
-            (values.next(), values.byte_offset())
+            let value = values.next().ok_or(DataError::Malformed)?.map_err(mismatch)?;
+            (value, values.byte_offset())
         } else {
             let mut values = values.into_iter::<Watched<T>>();
-            (values.next().map(|value| value.map(|Watched(value)| value)), values.byte_offset())
+            let Watched(value) = values.next().ok_or(DataError::Malformed)?.map_err(mismatch)?;
+            if placeholder::has_stray() {
+                return Err(DataError::Mismatch { argument, message: placeholder::STRAY.to_owned() });
+            }
+            (value, values.byte_offset())
         };
-        let value = value.ok_or(DataError::Malformed)?.map_err(mismatch)?;
-        if placeholder::has_stray() {
-            return Err(DataError::Mismatch { argument, message: placeholder::STRAY.to_owned() });
-        }
         let rest = json::skip_whitespace(self.rest.get(end..).unwrap_or_default());
         self.rest = match rest.strip_prefix(',').map(json::skip_whitespace) {
             Some(next) if !next.starts_with(']') => next,
@@ -447,10 +448,10 @@ mod tests {
         let file = event(r#"["e",{"name":"x","file":{"_placeholder":true,"num":0}}]"#);
         assert_eq!(file.args::<Value>(), Err(stray(0)));
         assert_eq!(file.args::<Raw>().unwrap_err(), stray(0));
-        assert_eq!(file.args::<Option<Vec<Value>>>().unwrap_err(), DataError::Mismatch {
-            argument: 0,
-            message: "invalid type: map, expected a sequence".to_owned()
-        });
+        assert_eq!(
+            file.args::<Option<Vec<Value>>>().unwrap_err(),
+            DataError::Mismatch { argument: 0, message: "invalid type: map, expected a sequence".to_owned() }
+        );
         assert_eq!(file.args::<Args<(std::collections::HashMap<String, Value>,)>>(), Err(stray(0)));
         let second = event(r#"["e",1,[{"n\u0075m":0,"_placeholder":true}],2]"#);
         assert_eq!(second.args::<Args<(u8, Value)>>(), Err(stray(1)));

@@ -134,11 +134,58 @@ fn string(text: &str, start: usize) -> Result<Name, DecodeError> {
     serde_json::from_str(&format!("\"{text}\"")).map(Name::Unescaped).map_err(|_| DecodeError::Json)
 }
 
+/// Returns the text of a JSON string, quotes included, with U+FFFD for each half of a surrogate pair; `None` for other
+/// JSON.
+#[cfg(feature = "server")]
+pub(crate) fn text(quoted: &str) -> Option<String> {
+    let text = serde_json::from_str::<String>(quoted);
+    text.or_else(|_| serde_json::from_str(quoted).map(without_surrogates)).ok()
+}
+
+/// The bytes of a string that need be no UTF-8: halves of surrogate pairs have three bytes each.
+#[cfg(feature = "server")]
+struct Wide(Vec<u8>);
+
+#[cfg(feature = "server")]
+impl<'de> serde::Deserialize<'de> for Wide {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Wide;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Wide, E> {
+                Ok(Wide(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+#[cfg(feature = "server")]
+fn without_surrogates(Wide(mut bytes): Wide) -> String {
+    let mut at = 0;
+    while let Some(triple) = bytes.get_mut(at..) {
+        match triple {
+            [first @ 0xed, second @ 0xa0..=0xbf, third, ..] => (*first, *second, *third) = (0xef, 0xbf, 0xbd),
+            [] => break,
+            [..] => {}
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A piece of JSON text that is known to be valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token<'a> {
     /// `[` or, of an object, `{`.
-    Begin { object: bool },
+    Begin {
+        object: bool,
+    },
     /// `]` or `}`.
     End,
     Comma,

@@ -38,7 +38,7 @@ mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -46,7 +46,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
@@ -58,7 +59,7 @@ pub use super::recovery::{NoPosition, Position, SessionChange, SessionRecord};
 use super::namespace::{Namespace, ServerAck, Shared};
 use super::recovery::{Changes, Recovery, RecoveryConfig};
 use super::socket::{Room, Socket, SocketId};
-use crate::{Data, Event};
+use crate::{Data, Event, json};
 
 /// Whom a broadcast is for.
 #[derive(Clone, Debug, Default)]
@@ -251,11 +252,12 @@ pub struct SocketInfo {
     /// The public id.
     pub id: String,
     /// The request that opened the session: `address`, `headers`, `issued` in milliseconds and so on. Instances of this
-    /// crate leave `auth` and `query` empty: credentials are nobody else's business.
-    #[serde(default)]
+    /// crate leave `auth` and `query` empty: credentials are nobody else's business. A field that does not fit a `Value`,
+    /// since a client has put half of a surrogate pair or a number out of range there, is left out.
+    #[serde(default, deserialize_with = "fitting")]
     pub handshake: Value,
     /// The rooms it has joined; instances of socket.io also list the one named by its id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     pub rooms: Vec<String>,
     /// What [`Socket::set_data`] has kept, as it is.
     #[serde(default = "no_data")]
@@ -263,6 +265,44 @@ pub struct SocketInfo {
     /// The attachments that `data` refers to: servers of socket.io in Node.js may keep binary data there.
     #[serde(skip)]
     pub attachments: Arc<[Bytes]>,
+}
+
+/// A room, which in JavaScript may be a number too, and hold halves of surrogate pairs.
+pub(super) struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let number = || serde_json::from_str::<f64>(raw.get()).is_ok().then(|| raw.get().to_owned());
+        json::text(raw.get()).or_else(number).map(Self).ok_or_else(|| D::Error::custom("no name of a room"))
+    }
+}
+
+impl From<Name> for String {
+    fn from(Name(name): Name) -> Self {
+        name
+    }
+}
+
+impl From<Name> for Room {
+    fn from(Name(name): Name) -> Self {
+        name.into()
+    }
+}
+
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<Name>::deserialize(deserializer)?.into_iter().map(String::from).collect())
+}
+
+/// Reads a value, of an object the fields that are one.
+fn fitting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    if let Ok(value) = serde_json::from_str(raw.get()) {
+        return Ok(value);
+    }
+    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(raw.get()).unwrap_or_default();
+    let fitting = fields.into_iter().filter_map(|(name, field)| Some((name, serde_json::from_str(field.get()).ok()?)));
+    Ok(Value::Object(fitting.collect()))
 }
 
 fn no_data() -> Box<RawValue> {

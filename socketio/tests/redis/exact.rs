@@ -296,7 +296,11 @@ async fn what_cannot_be_delivered_is_counted_and_what_concerns_others_is_not() {
                 format!(r#"{{"uid":"u","type":6,"data":["e",{deep}]}}"#),
             )
         } else {
-            let message = |nsp: &str, data: &str| format!(r#"{{"uid":"u","nsp":"{nsp}","type":3,"data":{{"packet":{{"type":2,"nsp":"{nsp}","data":["e",{data}]}},"opts":{{"rooms":[],"except":[],"flags":{{}}}}}}}}"#);
+            let message = |nsp: &str, data: &str| {
+                format!(
+                    r#"{{"uid":"u","nsp":"{nsp}","type":3,"data":{{"packet":{{"type":2,"nsp":"{nsp}","data":["e",{data}]}},"opts":{{"rooms":[],"except":[],"flags":{{}}}}}}}}"#
+                )
+            };
             ("socket.io#/#", message("/other", "1"), message("/", &deep))
         };
         publish(&redis, mode, requests, &foreign);

@@ -14,6 +14,10 @@ function chat(io) {
       socket.data.joined = room;
       ack();
     });
+    socket.on('keep', (what, ack) => {
+      socket.data.kept = what;
+      ack?.();
+    });
     socket.on('say', (...what) => io.to('lobby').emit('said', ...what));
     socket.on('whisper', ([to, text]) => socket.to(to).except('deaf').emit('whispered', text));
     socket.on('who', async (ack) => ack((await io.fetchSockets()).map(describe)));

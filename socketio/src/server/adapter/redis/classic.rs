@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::message::{
-    Content, Dropped, Exact, ExactOf, Heard, Name, Options, OptionsOf, Packet, PacketOf, Say, answer, event, present,
-    rooms, sockets,
+    Content, Dropped, Exact, ExactOf, Heard, Options, OptionsOf, Packet, PacketOf, Say, answer, event, present, rooms,
+    sockets,
 };
 use super::wire::from_msgpack;
-use crate::server::adapter::{SocketInfo, Target};
+use crate::server::adapter::{Name, SocketInfo, Target};
 use crate::server::socket::Room;
 
 const SOCKETS: u8 = 0;

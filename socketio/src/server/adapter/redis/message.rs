@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::wire::to_msgpack;
 
-use crate::server::adapter::{Outgoing, SocketInfo, Target};
+use crate::server::adapter::{Name, Outgoing, SocketInfo, Target};
 use crate::server::socket::Room;
 use crate::{Data, Event};
 
@@ -106,23 +106,6 @@ pub(super) const NOT_UNDERSTOOD: &str = "one of another instance is not understo
 impl From<&'static str> for Dropped {
     fn from(why: &'static str) -> Self {
         Self::Lost(why)
-    }
-}
-
-/// A room, which in JavaScript may be a number too.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum Name {
-    Text(String),
-    Number(serde_json::Number),
-}
-
-impl From<Name> for Room {
-    fn from(name: Name) -> Self {
-        match name {
-            Name::Text(text) => text.into(),
-            Name::Number(number) => number.to_string().into(),
-        }
     }
 }
 
@@ -234,11 +217,7 @@ impl<'a> PacketOf<'a> {
 }
 
 /// The arguments of an answer: those from before, unless there is the exact text.
-pub(super) fn answer(
-    first: Option<&RawValue>,
-    attachments: Vec<Bytes>,
-    exact: Option<Exact>,
-) -> Result<Data, Dropped> {
+pub(super) fn answer(first: Option<&RawValue>, attachments: Vec<Bytes>, exact: Option<Exact>) -> Result<Data, Dropped> {
     let json = || format!("[{}]", first.map_or("", RawValue::get));
     let (json, attachments) = Exact::or(exact, json, attachments)?;
     Data::from_json(json, attachments).map_err(|_| "no answer".into())

@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 
 use super::Subscription;
 use super::message::{
-    Content, Dropped, Exact, ExactOf, Heard, Name, Options, OptionsOf, Packet, PacketOf, Say, answer, event, present,
-    rooms, sockets,
+    Content, Dropped, Exact, ExactOf, Heard, Options, OptionsOf, Packet, PacketOf, Say, answer, event, present, rooms,
+    sockets,
 };
 use super::wire::from_msgpack;
-use crate::server::adapter::{SocketInfo, Target};
+use crate::server::adapter::{Name, SocketInfo, Target};
 use crate::server::socket::Room;
 
 const BROADCAST: u8 = 3;
@@ -267,9 +267,7 @@ impl Sharded {
                 let Carried { request_id, packet, client_count, sockets: described, exact } = carried()?;
                 let id = request_id.ok_or("no id")?;
                 match message.r#type {
-                    SOCKETS => {
-                        Heard::Sockets { id, sockets: sockets(described.ok_or("no sockets")?, attachments) }
-                    }
+                    SOCKETS => Heard::Sockets { id, sockets: sockets(described.ok_or("no sockets")?, attachments) },
                     CLIENT_COUNT => Heard::Clients { id, count: client_count.ok_or("no count")? },
                     ACK => Heard::Ack { id, data: answer(packet, attachments, exact)? },
                     _ => Heard::ServerSideAnswer { id, data: answer(packet, attachments, exact)? },

@@ -152,6 +152,37 @@ fn messages_of_the_reference_are_understood() {
     assert_eq!(data.json(), "[]");
 }
 
+#[test]
+fn sockets_of_socket_io_are_described_whatever_their_clients_have_put_there() {
+    let sockets = r#"[{"id":"i","handshake":{"address":"a","auth":{"name":"\ud83d"},"query":{"n":1e400},"issued":1},
+        "rooms":["i",5,"x\ud83d"],"data":{"b":1e400,"a":"\ud83d"}},{"id":"j","handshake":{}}]"#;
+    let classic =
+        classic("x").decode("socket.io-response#/a#", format!(r#"{{"requestId":"1","sockets":{sockets}}}"#).as_bytes());
+    let message = format!(r#"{{"uid":"u","nsp":"/a","type":8,"data":{{"requestId":"1","sockets":{sockets}}}}}"#);
+    for heard in [classic, sharded("x").decode("socket.io#/a#x#", message.as_bytes())] {
+        let Ok((_, Heard::Sockets { sockets, .. })) = heard else { panic!("{heard:?}") };
+        assert_eq!(sockets[0].handshake, serde_json::json!({ "address": "a", "issued": 1 }));
+        assert_eq!(sockets[0].rooms, ["i", "5", "x\u{fffd}"]);
+        assert_eq!(sockets[0].data.get(), r#"{"b":1e400,"a":"\ud83d"}"#);
+        assert_eq!((sockets[1].data.get(), sockets[1].rooms.len()), ("{}", 0));
+    }
+    // notepack.io: binary data that a server of socket.io keeps with its sockets.
+    let data = |name: &[u8], byte: u8| [b"\x82\xa2id\xa1", name, b"\xa4data\x81\xa1f\xc4\x01", &[byte]].concat();
+    let message = [
+        &b"\x84\xa3uid\xa1u\xa3nsp\xa2/a\xa4type\x08\xa4data\x82\xa9requestId\xa11\xa7sockets\x92"[..],
+        &data(b"i", 1),
+        &data(b"j", 2),
+    ];
+    let heard = sharded("x").decode("socket.io#/a#x#", &message.concat());
+    let Ok((_, Heard::Sockets { sockets, .. })) = heard else { panic!("{heard:?}") };
+    for (socket, byte) in sockets.iter().zip([1, 2]) {
+        let kept: std::collections::HashMap<String, Binary> =
+            crate::placeholder::from_str(socket.data.get(), &socket.attachments).unwrap();
+        assert_eq!(kept["f"], Binary::from(vec![byte]));
+        assert!(crate::placeholder::from_str::<serde_json::Value>(socket.data.get(), &socket.attachments).is_err());
+    }
+}
+
 /// Bytes of messages are changed, cut and repeated, always in the same way.
 #[test]
 fn nothing_that_comes_in_makes_it_panic() {

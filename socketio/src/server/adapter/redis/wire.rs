@@ -133,45 +133,9 @@ fn write_text(out: &mut Vec<u8>, escaped: &str) -> Option<bool> {
         return Some(true);
     }
     let quoted = format!("\"{escaped}\"");
-    let text = serde_json::from_str::<String>(&quoted).or_else(|_| serde_json::from_str(&quoted).map(without_surrogates));
-    let text = text.ok()?;
+    let text = json::text(&quoted)?;
     pack::write_str(out, &text).ok()?;
     Some(serde_json::to_string(&text).is_ok_and(|again| again == quoted))
-}
-
-/// The bytes of a string that need be no UTF-8: halves of surrogate pairs have three bytes each.
-struct Wide(Vec<u8>);
-
-impl<'de> serde::Deserialize<'de> for Wide {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl serde::de::Visitor<'_> for Bytes {
-            type Value = Wide;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Wide, E> {
-                Ok(Wide(bytes.to_vec()))
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
-    }
-}
-
-/// Writes U+FFFD for each half of a surrogate pair.
-fn without_surrogates(Wide(mut bytes): Wide) -> String {
-    let mut at = 0;
-    while let Some(triple) = bytes.get_mut(at..) {
-        match triple {
-            [first @ 0xed, second @ 0xa0..=0xbf, third, ..] => (*first, *second, *third) = (0xef, 0xbf, 0xbd),
-            [] => break,
-            [..] => {}
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Writes a number, `true`, `false` or `null`; false where it does not come back like this.

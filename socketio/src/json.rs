@@ -220,6 +220,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Continues at an offset, the start of a token or what follows one.
+    #[cfg(feature = "redis")]
     pub(crate) const fn skip_to(&mut self, at: usize) {
         self.at = at;
     }

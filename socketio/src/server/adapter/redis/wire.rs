@@ -173,6 +173,18 @@ struct Unpacking<'a> {
     attachments: Vec<Bytes>,
 }
 
+/// A value without what its length counts.
+enum Head {
+    Word(&'static str),
+    Integer(i128),
+    Double(f64),
+    Text(usize),
+    Array(usize),
+    Map(usize),
+    Binary(usize),
+    Extension(usize),
+}
+
 impl<'a> Unpacking<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
@@ -190,8 +202,48 @@ impl<'a> Unpacking<'a> {
         Some(bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
     }
 
-    fn marker(&mut self) -> Option<Marker> {
-        self.array().map(|[byte]| Marker::from_u8(byte))
+    /// The next value, as far as its marker and its length say.
+    fn head(&mut self) -> Option<Head> {
+        let [marker] = self.array()?;
+        Some(match Marker::from_u8(marker) {
+            Marker::Null => Head::Word("null"),
+            Marker::True => Head::Word("true"),
+            Marker::False => Head::Word("false"),
+            Marker::FixPos(number) => Head::Integer(number.into()),
+            Marker::FixNeg(number) => Head::Integer(number.into()),
+            Marker::U8 => Head::Integer(u8::from_be_bytes(self.array()?).into()),
+            Marker::U16 => Head::Integer(u16::from_be_bytes(self.array()?).into()),
+            Marker::U32 => Head::Integer(u32::from_be_bytes(self.array()?).into()),
+            Marker::U64 => Head::Integer(u64::from_be_bytes(self.array()?).into()),
+            Marker::I8 => Head::Integer(i8::from_be_bytes(self.array()?).into()),
+            Marker::I16 => Head::Integer(i16::from_be_bytes(self.array()?).into()),
+            Marker::I32 => Head::Integer(i32::from_be_bytes(self.array()?).into()),
+            Marker::I64 => Head::Integer(i64::from_be_bytes(self.array()?).into()),
+            Marker::F32 => Head::Double(f32::from_be_bytes(self.array()?).into()),
+            Marker::F64 => Head::Double(f64::from_be_bytes(self.array()?)),
+            Marker::FixStr(length) => Head::Text(length.into()),
+            Marker::Str8 => Head::Text(self.length::<1>()?),
+            Marker::Str16 => Head::Text(self.length::<2>()?),
+            Marker::Str32 => Head::Text(self.length::<4>()?),
+            Marker::FixArray(length) => Head::Array(length.into()),
+            Marker::Array16 => Head::Array(self.length::<2>()?),
+            Marker::Array32 => Head::Array(self.length::<4>()?),
+            Marker::FixMap(length) => Head::Map(length.into()),
+            Marker::Map16 => Head::Map(self.length::<2>()?),
+            Marker::Map32 => Head::Map(self.length::<4>()?),
+            Marker::Bin8 => Head::Binary(self.length::<1>()?),
+            Marker::Bin16 => Head::Binary(self.length::<2>()?),
+            Marker::Bin32 => Head::Binary(self.length::<4>()?),
+            Marker::FixExt1 => Head::Extension(1),
+            Marker::FixExt2 => Head::Extension(2),
+            Marker::FixExt4 => Head::Extension(4),
+            Marker::FixExt8 => Head::Extension(8),
+            Marker::FixExt16 => Head::Extension(16),
+            Marker::Ext8 => Head::Extension(self.length::<1>()?),
+            Marker::Ext16 => Head::Extension(self.length::<2>()?),
+            Marker::Ext32 => Head::Extension(self.length::<4>()?),
+            Marker::Reserved => return None,
+        })
     }
 
     fn write(&mut self, value: &impl serde::Serialize) -> Option<()> {
@@ -199,35 +251,16 @@ impl<'a> Unpacking<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Option<()> {
-        let marker = self.marker()?;
-        if let Some(length) = self.text_length(marker) {
-            return self.text(length?);
-        }
-        match marker {
-            Marker::Null => self.json.extend_from_slice(b"null"),
-            Marker::True => self.json.extend_from_slice(b"true"),
-            Marker::False => self.json.extend_from_slice(b"false"),
-            Marker::FixArray(length) => self.elements(length.into(), depth)?,
-            Marker::Array16 => self.length::<2>().and_then(|length| self.elements(length, depth))?,
-            Marker::Array32 => self.length::<4>().and_then(|length| self.elements(length, depth))?,
-            Marker::FixMap(length) => self.fields(length.into(), depth)?,
-            Marker::Map16 => self.length::<2>().and_then(|length| self.fields(length, depth))?,
-            Marker::Map32 => self.length::<4>().and_then(|length| self.fields(length, depth))?,
-            Marker::Bin8 => self.length::<1>().and_then(|length| self.attachment(length))?,
-            Marker::Bin16 => self.length::<2>().and_then(|length| self.attachment(length))?,
-            Marker::Bin32 => self.length::<4>().and_then(|length| self.attachment(length))?,
-            Marker::FixExt1 => self.extension(1)?,
-            Marker::FixExt2 => self.extension(2)?,
-            Marker::FixExt4 => self.extension(4)?,
-            Marker::FixExt8 => self.extension(8)?,
-            Marker::FixExt16 => self.extension(16)?,
-            Marker::Ext8 => self.length::<1>().and_then(|length| self.extension(length))?,
-            Marker::Ext16 => self.length::<2>().and_then(|length| self.extension(length))?,
-            Marker::Ext32 => self.length::<4>().and_then(|length| self.extension(length))?,
+        match self.head()? {
+            Head::Word(word) => self.json.extend_from_slice(word.as_bytes()),
+            Head::Integer(number) => self.write(&number)?,
             // As JSON.stringify has it, `null` where it is no number.
-            Marker::F32 => self.array().and_then(|bytes| self.write(&f64::from(f32::from_be_bytes(bytes))))?,
-            Marker::F64 => self.array().and_then(|bytes| self.write(&f64::from_be_bytes(bytes)))?,
-            integer => self.integer(integer).and_then(|integer| self.write(&integer))?,
+            Head::Double(number) => self.write(&number)?,
+            Head::Text(length) => self.text(length)?,
+            Head::Array(count) => self.elements(count, depth)?,
+            Head::Map(count) => self.fields(count, depth)?,
+            Head::Binary(length) => self.attachment(length)?,
+            Head::Extension(length) => self.extension(length)?,
         }
         Some(())
     }
@@ -252,11 +285,16 @@ impl<'a> Unpacking<'a> {
             if number > 0 {
                 self.json.push(b',');
             }
-            let marker = self.marker()?;
-            match self.text_length(marker) {
-                Some(length) => self.text(length?)?,
+            match self.head()? {
+                Head::Text(length) => self.text(length)?,
                 // As in JavaScript, which has no other keys.
-                None => self.integer(marker).and_then(|integer| self.write(&integer.to_string()))?,
+                Head::Integer(number) => self.write(&number.to_string())?,
+                Head::Word(_)
+                | Head::Double(_)
+                | Head::Array(_)
+                | Head::Map(_)
+                | Head::Binary(_)
+                | Head::Extension(_) => return None,
             }
             self.json.push(b':');
             self.value(depth + 1)?;
@@ -265,36 +303,9 @@ impl<'a> Unpacking<'a> {
         Some(())
     }
 
-    /// The length of a string, where it is one; `None` within where that is cut off.
-    fn text_length(&mut self, marker: Marker) -> Option<Option<usize>> {
-        match marker {
-            Marker::FixStr(length) => Some(Some(length.into())),
-            Marker::Str8 => Some(self.length::<1>()),
-            Marker::Str16 => Some(self.length::<2>()),
-            Marker::Str32 => Some(self.length::<4>()),
-            _ => None,
-        }
-    }
-
     fn text(&mut self, length: usize) -> Option<()> {
         let text = str::from_utf8(self.take(length)?).ok()?;
         self.write(&text)
-    }
-
-    fn integer(&mut self, marker: Marker) -> Option<i128> {
-        Some(match marker {
-            Marker::FixPos(number) => number.into(),
-            Marker::FixNeg(number) => number.into(),
-            Marker::U8 => u8::from_be_bytes(self.array()?).into(),
-            Marker::U16 => u16::from_be_bytes(self.array()?).into(),
-            Marker::U32 => u32::from_be_bytes(self.array()?).into(),
-            Marker::U64 => u64::from_be_bytes(self.array()?).into(),
-            Marker::I8 => i8::from_be_bytes(self.array()?).into(),
-            Marker::I16 => i16::from_be_bytes(self.array()?).into(),
-            Marker::I32 => i32::from_be_bytes(self.array()?).into(),
-            Marker::I64 => i64::from_be_bytes(self.array()?).into(),
-            _ => return None,
-        })
     }
 
     fn attachment(&mut self, length: usize) -> Option<()> {

@@ -359,6 +359,7 @@ fn preflight() -> Answer {
 async fn serve<S: RoomStore>(app: Arc<App<S>>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let mut limits = Limits::default();
     limits.max_connections = app.config.max_connections;
+    limits.keep_alive_timeout = app.config.http_keep_alive;
     limits.shutdown_timeout = app.config.shutdown_timeout.min(LAST_REQUESTS);
     let serving = Arc::clone(&app);
     let service = move |request, peer| {

@@ -62,6 +62,8 @@ pub struct Config {
     pub owner_handover: Duration,
     /// Most client connections at a time.
     pub max_connections: usize,
+    /// Time an HTTP connection may stay idle between two requests.
+    pub http_keep_alive: Duration,
     /// Time between heartbeats.
     pub ping_interval: Duration,
     /// Time a client has to answer a heartbeat.
@@ -242,6 +244,7 @@ impl Config {
             reconnect_grace: reader.millis("RECONNECT_GRACE_MS"),
             owner_handover: reader.millis("OWNER_HANDOVER_MS"),
             max_connections: reader.whole("MAX_CONNECTIONS"),
+            http_keep_alive: reader.millis("HTTP_KEEP_ALIVE_MS"),
             ping_interval: reader.millis("WS_PING_INTERVAL"),
             ping_timeout: reader.millis("WS_PING_TIMEOUT"),
             upgrade_timeout: reader.millis("WS_UPGRADE_TIMEOUT"),
@@ -462,6 +465,7 @@ mod tests {
             reconnect_grace: Duration::from_secs(20),
             owner_handover: Duration::from_secs(60),
             max_connections: 100_000,
+            http_keep_alive: Duration::from_secs(180),
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(10),
             upgrade_timeout: Duration::from_secs(10),
@@ -513,6 +517,7 @@ mod tests {
             ("RECONNECT_GRACE_MS", "3600001", whole(0, 3_600_000)),
             ("OWNER_HANDOVER_MS", "x", whole(0, 86_400_000)),
             ("MAX_CONNECTIONS", "0", whole(1, 10_000_000)),
+            ("HTTP_KEEP_ALIVE_MS", "0", whole(1_000, 3_600_000)),
             ("WS_PING_INTERVAL", "25s", whole(100, 3_600_000)),
             ("WS_PING_TIMEOUT", "99", whole(100, 3_600_000)),
             ("WS_UPGRADE_TIMEOUT", "1e4", whole(100, 3_600_000)),

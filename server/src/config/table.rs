@@ -317,6 +317,15 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
     },
     Setting {
+        name: "HTTP_KEEP_ALIVE_MS",
+        flag: "http-keep-alive-ms",
+        group: CONNECTIONS,
+        kind: Kind::Whole { min: 1_000, max: 3_600_000 },
+        default: "180000",
+        help: "Milliseconds an idle HTTP connection is kept open; must be longer than the idle time of any proxy in front",
+        secret: false,
+    },
+    Setting {
         name: "WS_PING_INTERVAL",
         flag: "ws-ping-interval",
         group: CONNECTIONS,

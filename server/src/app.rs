@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::auth::Tokens;
 use crate::config::{Config, ConfigError, RedisSettings};
-use crate::http::health::{Check, live, ready};
+use crate::http::health::{Check, Readiness, live, ready};
 use crate::http::metrics::Metrics;
 use crate::http::{self as answers, Answer, assets, rooms};
 use crate::limit::SharedLimiter;
@@ -92,6 +92,7 @@ struct App<S> {
     io: Io,
     metrics: Arc<Metrics>,
     config: Arc<Config>,
+    readiness: Readiness,
     draining: AtomicBool,
 }
 
@@ -237,7 +238,8 @@ impl<S: RoomStore> App<S> {
         if let Some(namespace) = io.of(NAMESPACE) {
             sockets.attach(namespace);
         }
-        Ok(Self { service, store, redis, io, metrics, config, draining: AtomicBool::new(false) })
+        let (readiness, draining) = (Readiness::default(), AtomicBool::new(false));
+        Ok(Self { service, store, redis, io, metrics, config, readiness, draining })
     }
 
     async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Result<Answer, Reset>
@@ -275,15 +277,8 @@ impl<S: RoomStore> App<S> {
             HEALTH_LIVE | HEALTH_READY | METRICS if !readable => answers::method_not_allowed("GET"),
             HEALTH_LIVE => live(),
             HEALTH_READY => {
-                let store = Check::of("store", self.store.ping());
-                let redis = async {
-                    match &self.redis {
-                        Some(redis) => Some(Check::of("redis", redis.ping()).await),
-                        None => None,
-                    }
-                };
-                let (store, redis) = tokio::join!(store, redis);
-                let checks: Vec<_> = [Some(store), redis].into_iter().flatten().collect();
+                let failed_writes = || self.metrics.failed_writes.get();
+                let checks = self.readiness.checks(failed_writes, || self.check_backends()).await;
                 ready(&checks, self.draining.load(Ordering::Relaxed))
             }
             METRICS => {
@@ -296,6 +291,19 @@ impl<S: RoomStore> App<S> {
                 None => answers::not_found(),
             },
         }
+    }
+
+    /// Asks all backends, at the same time, whether they still do what they are for.
+    async fn check_backends(&self) -> Vec<Check> {
+        let store = Check::of("store", self.store.ping());
+        let redis = async {
+            match &self.redis {
+                Some(redis) => Some(Check::of("redis", redis.ping()).await),
+                None => None,
+            }
+        };
+        let (store, redis) = tokio::join!(store, redis);
+        [Some(store), redis].into_iter().flatten().collect()
     }
 
     /// Brings the metrics that are read off elsewhere up to date.
@@ -394,6 +402,64 @@ mod tests {
     fn config(dir: &TempDir) -> Config {
         let environment = [("DATA_DIR".into(), dir.path().into())].into();
         Config::read(&Sources { environment, ..Sources::default() }).unwrap()
+    }
+
+    async fn ready_status<S: RoomStore>(app: &App<S>) -> StatusCode {
+        let request = Request::get("/health/ready").body(http_body_util::Full::<Bytes>::default()).unwrap();
+        app.answer(request, ([127, 0, 0, 1], 1).into()).await.unwrap().status()
+    }
+
+    /// Run as root: `cargo test -p syncwatch -- --ignored a_full_disk_is_not_ready`.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    #[ignore = "mounts a small tmpfs, which only root may"]
+    async fn a_full_disk_is_not_ready_and_is_again_once_there_is_room() {
+        use crate::store::suite::room_with_code;
+        let dir = TempDir::new();
+        let mount = |command: &mut std::process::Command| assert!(command.arg(dir.path()).status().unwrap().success());
+        mount(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "none"]));
+        let app = App::embedded(config(&dir)).unwrap();
+        assert_eq!(ready_status(&app).await, StatusCode::OK);
+        let filler = dir.path().join("filler");
+        // As much as there is room for, however little that is in the end.
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        while app.store.create_room(room_with_code(&crate::id::room_code())).await.is_ok() {}
+        let full = ready_status(&app).await;
+        std::fs::remove_file(filler).unwrap();
+        drop(file);
+        tokio::time::sleep(crate::http::health::FRESH_FOR).await;
+        let healed = ready_status(&app).await;
+        app.service.state.shutdown().await;
+        app.service.sockets.detach();
+        drop(app);
+        mount(&mut std::process::Command::new("umount"));
+        assert_eq!((full, healed), (StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK));
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_after_the_time_that_is_set() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let dir = TempDir::new();
+        let mut config = config(&dir);
+        config.http_keep_alive = Duration::from_millis(300);
+        let app = Arc::new(App::embedded(config).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(app, listener, async {
+            let _stop = stopped.await;
+        }));
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let began = std::time::Instant::now();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer));
+        read.await.expect("it is closed").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+        stop.send(()).unwrap();
+        serving.await.unwrap();
     }
 
     #[tokio::test]

@@ -7,12 +7,13 @@ pub mod postgres;
 pub mod sqlite;
 
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::fmt;
 use std::future::Future;
 
-use crate::sync::rows::{ParticipantRow, PlaybackRow, RoomRow, RowChange};
+use crate::id;
+use crate::sync::rows::{ParticipantRow, PlaybackControl, PlaybackRow, Role, RoomRow, RowChange, WaitFor};
 
 /// Durable rooms, participants and playback.
 ///
@@ -67,7 +68,10 @@ pub trait RoomStore: Send + Sync + 'static {
     /// Counts the rooms, expired ones included.
     fn room_count(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Answers once the store has answered, to reads and to writes.
+    /// Answers once the store has made a write durable and has answered a read.
+    ///
+    /// The write touches every table and index, and is as large as an ordinary one, so that it fails where ordinary
+    /// writes fail: on a full disk, or at a server that only reads. Other calls see nothing of it.
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -96,6 +100,47 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// The rows of a write that [`RoomStore::ping`] makes: a room, which is removed again in the same transaction.
+struct Probe {
+    room: RoomRow,
+    participant: ParticipantRow,
+    playback: PlaybackRow,
+}
+
+impl Probe {
+    /// Draws the rows of a probe. Two probes at the same time do not wait for each other.
+    fn new() -> Self {
+        let mut code = id::room_code();
+        code.replace_range(..1, "0"); // no code of a room has this digit
+        let room = RoomRow {
+            id: id::row_id(),
+            code,
+            name: "probe".to_owned(),
+            owner_id: "probe".to_owned(),
+            max_participants: 2,
+            password_hash: None,
+            playback_control: PlaybackControl::OwnerOnly,
+            wait_for: WaitFor::None,
+            created_at_ms: 0,
+            expires_at_ms: 0,
+        };
+        let participant = ParticipantRow {
+            id: id::row_id(),
+            room_id: room.id.clone(),
+            oder_id: id::order_id(),
+            user_id: Some("probe".to_owned()),
+            username: None,
+            guest_name: None,
+            role: Role::Participant,
+            can_control: false,
+            joined_at_ms: 0,
+            resume_hash: [0; 32],
+        };
+        let playback = PlaybackRow { room_id: room.id.clone(), state: None, sequence: 0, sequence_limit: 0 };
+        Self { room, participant, playback }
+    }
+}
 
 /// Longest time a call takes.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);

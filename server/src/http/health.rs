@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use super::{Answer, failure_with, success};
 
@@ -31,6 +32,48 @@ impl Check {
         Self { backend, ok: answer.is_ok(), latency: began.elapsed() }
     }
 }
+
+/// The last checks of the backends.
+///
+/// A check costs each backend a write, and anyone may ask for one. So requests that come at the same time share one check,
+/// and its result counts for [`FRESH_FOR`].
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<Option<Checked>>);
+
+#[derive(Debug)]
+struct Checked {
+    at: Instant,
+    /// How many writes had failed when the check began.
+    failed_writes: u64,
+    checks: Vec<Check>,
+}
+
+impl Readiness {
+    /// Returns how the backends are, and asks them by `ask` if that is not known.
+    ///
+    /// `failed_writes` returns how many writes have failed so far. A result that all is well does not outlast a failed
+    /// write: the next request asks again.
+    pub async fn checks(
+        &self,
+        failed_writes: impl Fn() -> u64,
+        ask: impl AsyncFnOnce() -> Vec<Check>,
+    ) -> Vec<Check> {
+        let mut last = self.0.lock().await;
+        let failed_writes = failed_writes();
+        if let Some(Checked { at, failed_writes: failed_before, checks }) = &*last
+            && at.elapsed() < FRESH_FOR
+            && (*failed_before == failed_writes || checks.iter().any(|check| !check.ok))
+        {
+            return checks.clone();
+        }
+        let checks = ask().await;
+        *last = Some(Checked { at: Instant::now(), failed_writes, checks: checks.clone() });
+        checks
+    }
+}
+
+/// How long the result of a check counts.
+pub const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// Answers that the process runs. It asks no backend: restarting the process would not mend one.
 pub fn live() -> Answer {
@@ -81,6 +124,8 @@ struct Backend {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
 
@@ -133,6 +178,34 @@ mod tests {
         let answer = ready(&[check("store", true)], true);
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body(answer).await["data"]["status"], "draining");
+    }
+
+    #[tokio::test]
+    async fn checks_are_shared_for_a_moment_and_a_failed_write_ends_a_good_result() {
+        let readiness = Readiness::default();
+        let asked = Cell::new(0);
+        let is_up = Cell::new(true);
+        let failed = Cell::new(0);
+        let checks = async || {
+            let ask = async || {
+                asked.set(asked.get() + 1);
+                tokio::task::yield_now().await;
+                vec![check("store", is_up.get())]
+            };
+            readiness.checks(|| failed.get(), ask).await[0].ok
+        };
+        assert_eq!(tokio::join!(checks(), checks(), checks()), (true, true, true));
+        assert_eq!(asked.get(), 1, "requests at the same time share one check");
+        is_up.set(false);
+        failed.set(1);
+        assert!(!checks().await, "a write has failed since");
+        failed.set(2);
+        assert!(!checks().await);
+        assert_eq!(asked.get(), 2, "a bad result counts for a moment, whatever fails meanwhile");
+        is_up.set(true);
+        tokio::time::sleep(FRESH_FOR).await;
+        assert!(checks().await, "it heals");
+        assert_eq!(asked.get(), 3);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Config, Error, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DEADLINE, RoomStore, StoreError};
+use super::{DEADLINE, Probe, RoomStore, StoreError};
 use crate::sync::rows::{ParticipantRow, PlaybackRow, RoomRow, RowChange, UnknownName};
 
 /// The store in PostgreSQL. Several may share a database.
@@ -151,7 +151,8 @@ impl RoomStore for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.rows(PING, &[]).await.map(|_| ())
+        self.write(Request::Probe(&Probe::new())).await?;
+        self.rows(ANY_ROOM, &[]).await.map(|_| ())
     }
 }
 
@@ -198,6 +199,7 @@ enum Request<'a> {
     CreateRoom(&'a RoomRow),
     Apply(&'a [RowChange]),
     SavePlayback(&'a PlaybackRow),
+    Probe(&'a Probe),
 }
 
 async fn carry_out(transaction: &Transaction<'_>, request: Request<'_>) -> Result<(), StoreError> {
@@ -205,6 +207,12 @@ async fn carry_out(transaction: &Transaction<'_>, request: Request<'_>) -> Resul
         Request::CreateRoom(room) => room_statement(transaction, INSERT_ROOM, room).await.map(|_| ()),
         Request::Apply(changes) => apply(transaction, changes).await,
         Request::SavePlayback(playback) => save_playback(transaction, playback).await,
+        Request::Probe(probe) => {
+            room_statement(transaction, INSERT_ROOM, &probe.room).await?;
+            upsert_participant(transaction, &probe.participant).await?;
+            save_playback(transaction, &probe.playback).await?;
+            execute(transaction, REMOVE_ROOM, &[&escaped(&probe.room.id)]).await.map(|_| ())
+        }
     }
 }
 
@@ -546,8 +554,7 @@ const EXPIRED_ROOMS: &str = "SELECT * FROM rooms WHERE expires_at_ms <= $1 ORDER
 
 const ROOM_COUNT: &str = "SELECT count(*) AS count FROM rooms";
 
-// A server that only reads, a standby for instance, refuses the lock.
-const PING: &str = "SELECT 1 FROM rooms LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED";
+const ANY_ROOM: &str = "SELECT 1 FROM rooms LIMIT 1";
 
 // A removal does not see a seat that another transaction is about to commit, and would not wait for it by itself.
 const LOCK_SEATS: &str = "SELECT pg_advisory_xact_lock(1937006964, hashtext(seat)) FROM unnest($1::text[]) AS seat";
@@ -718,6 +725,21 @@ mod tests {
             assert!(said.contains(expected), "{said}");
             assert!(!said.contains("hunter2") && !said.contains("not-a-secret"), "{said}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_ping_fails_where_rows_cannot_be_written_and_heals() {
+        let Fixture { store, url, _postgres } = fixture().await;
+        store.create_room(room_with_code("AAAABBBB")).await.unwrap();
+        let refusing = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                        RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$; \
+                        CREATE TRIGGER refuse BEFORE INSERT ON rooms FOR EACH ROW EXECUTE FUNCTION refuse()";
+        sql(&url, refusing).await;
+        assert!(is_unavailable(&store.create_room(room_with_code("CCCCDDDD")).await));
+        let full = StoreError::Unavailable("No space left on device (53100)".to_owned());
+        assert_eq!(store.ping().await, Err(full));
+        sql(&url, "DROP TRIGGER refuse ON rooms").await;
+        assert_eq!(store.ping().await, Ok(()));
     }
 
     #[tokio::test]

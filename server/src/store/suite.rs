@@ -27,6 +27,7 @@ macro_rules! store_suite {
             a_write_is_seen_by_the_next_read
             odd_text_is_kept_as_it_is
             a_ping_is_answered
+            a_ping_leaves_nothing_behind
         );
     };
     ($fixture:expr; $($name:ident)+) => {
@@ -275,8 +276,16 @@ pub(super) async fn a_ping_is_answered(store: &impl RoomStore) {
     assert_eq!(store.ping().await, Ok(()));
 }
 
+pub(super) async fn a_ping_leaves_nothing_behind(store: &impl RoomStore) {
+    let room = stored_room(store).await;
+    let pings = (0..20).map(|_| store.ping());
+    assert_eq!(all(pings).await, [const { Ok(()) }; 20]);
+    assert_eq!(store.room_count().await, Ok(1));
+    assert_eq!(store.expired_rooms(i64::MAX, 10).await, Ok(vec![room]));
+}
+
 /// A room of a new id under this code.
-pub(super) fn room_with_code(code: &str) -> RoomRow {
+pub(crate) fn room_with_code(code: &str) -> RoomRow {
     RoomRow {
         id: id::row_id(),
         code: code.to_owned(),

@@ -15,14 +15,16 @@ use sha2::Sha256;
 use signature::{Signer, Verifier};
 
 use crate::config::Secret;
+use crate::text::{NAME, Unfit};
 
 /// A user, as a valid token names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The claim `userId`, else `sub`: 1 to 128 characters, a number as its digits.
     pub user_id: String,
-    /// The claim `username`, cut to 64 characters; none where it is missing or blank.
-    pub username: Option<String>,
+    /// The claim `username`, by the rules of a [`NAME`]; none if it is missing or has nothing to be seen in it, and the
+    /// reason if it is too long. The token is good all the same: a name matters only in a room.
+    pub username: Result<Option<String>, Unfit>,
     /// The claim `email`, where it is a text of at most 254 characters.
     pub email: Option<String>,
 }
@@ -104,7 +106,7 @@ impl Tokens {
     /// [`InvalidToken::WrongClaim`] where [`verify`](Self::verify) would not take the token or would change the name.
     pub fn issue(&self, user_id: &str, username: Option<&str>, ttl: Duration) -> Result<String, InvalidToken> {
         let user_id = checked_user_id(user_id.to_owned(), "userId")?;
-        if username.is_some_and(|name| shown_name(name).as_deref() != Some(name)) {
+        if username.is_some_and(|name| NAME.apply(name).as_deref() != Ok(name)) {
             return Err(InvalidToken::WrongClaim("username"));
         }
         let now = unix_now().as_secs();
@@ -156,8 +158,11 @@ impl Claims {
             }
         };
         let username = match self.username {
-            None => None,
-            Some(name) => shown_name(name.as_str().ok_or(InvalidToken::WrongClaim("username"))?),
+            None => Ok(None),
+            Some(name) => match NAME.apply(name.as_str().ok_or(InvalidToken::WrongClaim("username"))?) {
+                Err(Unfit::Invisible) => Ok(None),
+                name => name.map(Some),
+            },
         };
         let email = self.email.as_ref().and_then(Value::as_str).filter(|email| email.len() <= MAX_EMAIL_BYTES);
         Ok(Identity {
@@ -171,13 +176,6 @@ impl Claims {
 fn checked_user_id(user_id: String, claim: &'static str) -> Result<String, InvalidToken> {
     let fits = (1..=MAX_USER_ID_CHARS).contains(&user_id.chars().count()) && !user_id.contains(char::is_control);
     if fits { Ok(user_id) } else { Err(InvalidToken::WrongClaim(claim)) }
-}
-
-/// Makes a name fit to be shown. It is cut rather than refused: nobody should be locked out for a long name.
-fn shown_name(name: &str) -> Option<String> {
-    let name: String = name.trim().chars().filter(|one| !one.is_control()).take(MAX_USERNAME_CHARS).collect();
-    let name = name.trim_end();
-    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Returns what the token's header says it is signed with.
@@ -288,9 +286,6 @@ pub const NBF_LEEWAY: Duration = Duration::from_secs(5);
 /// Longest user id, in characters.
 pub const MAX_USER_ID_CHARS: usize = 128;
 
-/// Longest user name shown, in characters.
-pub const MAX_USERNAME_CHARS: usize = 64;
-
 /// Longest address mail can have (RFC 5321, section 4.5.3.1).
 const MAX_EMAIL_BYTES: usize = 254;
 
@@ -353,7 +348,7 @@ mod tests {
         });
         let expected = Identity {
             user_id: "u1".to_owned(),
-            username: Some("Ada".to_owned()),
+            username: Ok(Some("Ada".to_owned())),
             email: Some("ada@example.org".to_owned()),
         };
         assert_eq!(verify(&claims), Ok(expected));
@@ -363,7 +358,7 @@ mod tests {
     fn an_issued_token_is_valid_and_ends() {
         let issued = tokens().issue("u1", Some("Ada"), Duration::from_secs(60)).unwrap();
         let strict = Tokens::new(&Secret::new(SECRET), true);
-        let expected = Identity { user_id: "u1".to_owned(), username: Some("Ada".to_owned()), email: None };
+        let expected = Identity { user_id: "u1".to_owned(), username: Ok(Some("Ada".to_owned())), email: None };
         assert_eq!(strict.verify(&issued), Ok(expected));
         let payload = BASE64_URL_SAFE_NO_PAD.decode(issued.split('.').nth(1).unwrap()).unwrap();
         let claims: Value = serde_json::from_slice(&payload).unwrap();
@@ -377,10 +372,10 @@ mod tests {
         for bad in ["", "a\nb", &"x".repeat(129)] {
             assert_eq!(issue(bad, None), Err(InvalidToken::WrongClaim("userId")));
         }
-        for bad in ["", " ", " Ada", &"x".repeat(65)] {
+        for bad in ["", " ", " Ada", "Ada\u{200b}", &"x".repeat(51)] {
             assert_eq!(issue("u", Some(bad)), Err(InvalidToken::WrongClaim("username")));
         }
-        assert!(issue(&"é".repeat(128), Some(&"é".repeat(64))).is_ok());
+        assert!(issue(&"é".repeat(128), Some(&"é".repeat(50))).is_ok());
     }
 
     #[test]
@@ -407,12 +402,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_cut_and_cleaned() {
+    fn names_are_cleaned_and_never_cut() {
         let name = |name: Value| verify(&json!({ "userId": "u", "username": name })).map(|identity| identity.username);
-        assert_eq!(name(json!("  Ada \u{7}L ")), Ok(Some("Ada L".to_owned())));
-        assert_eq!(name(json!("é".repeat(70))), Ok(Some("é".repeat(64))));
-        assert_eq!(name(json!(" \n ")), Ok(None));
-        assert_eq!(name(json!(null)), Ok(None));
+        assert_eq!(name(json!("  Ada \u{7}L\u{200b} ")), Ok(Ok(Some("Ada L".to_owned()))));
+        assert_eq!(name(json!("é".repeat(50))), Ok(Ok(Some("é".repeat(50)))));
+        assert_eq!(name(json!("é".repeat(51))), Ok(Err(Unfit::TooManyCharacters(50))));
+        assert_eq!(name(json!(" \n\u{3164} ")), Ok(Ok(None)));
+        assert_eq!(name(json!(null)), Ok(Ok(None)));
         assert_eq!(name(json!(5)), Err(InvalidToken::WrongClaim("username")));
     }
 

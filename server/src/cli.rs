@@ -11,8 +11,9 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, value_parser};
 
-use crate::auth::{InvalidToken, MAX_USER_ID_CHARS, MAX_USERNAME_CHARS, Tokens};
+use crate::auth::{InvalidToken, MAX_USER_ID_CHARS, Tokens};
 use crate::config::{Config, ConfigError, Kind, SETTINGS, Setting, Sources};
+use crate::text::NAME;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -107,9 +108,8 @@ impl TokenRequest {
         let tokens = Tokens::new(&self.config.token_secret()?, self.config.jwt_require_exp);
         tokens.issue(&self.user_id, self.username.as_deref(), self.ttl).map_err(|error| {
             let allowed = if error == InvalidToken::WrongClaim("username") {
-                format!(
-                    "--username takes 1 to {MAX_USERNAME_CHARS} characters without control characters or outer blanks"
-                )
+                let most = NAME.most_characters;
+                format!("--username takes 1 to {most} characters, none of them invisible, without outer blanks")
             } else {
                 format!("--user-id takes 1 to {MAX_USER_ID_CHARS} characters without control characters")
             };
@@ -327,7 +327,7 @@ mod tests {
         let request = token_request(&dir, &arguments, &[("JWT_SECRET", secret)]).unwrap();
         let tokens = Tokens::new(&crate::config::Secret::new(secret), true);
         let identity = tokens.verify(&request.issue().unwrap()).unwrap();
-        assert_eq!((identity.user_id.as_str(), identity.username.as_deref()), ("u1", Some("Ada")));
+        assert_eq!((identity.user_id.as_str(), identity.username), ("u1", Ok(Some("Ada".to_owned()))));
         assert_eq!(request.ttl, Duration::from_secs(30));
     }
 
@@ -353,7 +353,7 @@ mod tests {
         let secret = [("JWT_SECRET", "secret")];
         for (arguments, named) in [
             (vec!["--user-id", ""], "--user-id takes 1 to 128 characters"),
-            (vec!["--user-id", "u", "--username", " Ada"], "--username takes 1 to 64 characters"),
+            (vec!["--user-id", "u", "--username", " Ada"], "--username takes 1 to 50 characters"),
         ] {
             let Err(Stop::Usage(error)) = token_request(&dir, &arguments, &secret).unwrap().issue() else { panic!() };
             assert_eq!(error.exit_code(), 2);

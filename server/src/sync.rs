@@ -25,7 +25,7 @@ use socketio::{Ack, Socket};
 
 use self::event::{
     ErrorCode, GrantRequest, JoinRequest, KickRequest, PlayRequest, RateRequest, Refusal, ResyncRequest, RoomError,
-    RoomState, SeekRequest, ServerEvent, SourceRequest, TimePing, TransferRequest, UpdateRequest,
+    RoomState, SeekRequest, ServerEvent, SourceRequest, TimePing, TransferRequest, UpdateRequest, unfit_field,
 };
 use self::playback::Motion;
 use self::room::{Command, ConnectionId, Editor, Identity, RoomPatch};
@@ -293,12 +293,14 @@ impl<S: RoomStore> Service<S> {
 
     async fn join(&self, socket: &Socket, session: &Session, argument: Option<&RawValue>) -> Result<Answer, Refusal> {
         let request = JoinRequest::decode(argument.map(RawValue::get))?;
+        let username = session.user.as_ref().map_or(Ok(None), |user| user.username.clone());
+        let username = username.map_err(|unfit| unfit_field("username", unfit))?;
         let mut joiner = Joiner {
             identity: match &session.user {
                 Some(user) => Identity::User {
                     user_id: user.user_id.clone(),
                     // A token need not name its user; then the user may.
-                    username: user.username.clone().or(request.guest_name),
+                    username: username.or(request.guest_name),
                 },
                 None => Identity::Guest { name: request.guest_name },
             },

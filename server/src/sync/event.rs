@@ -16,6 +16,7 @@ use super::rows::{ParticipantRow, PlaybackControl, Role, RoomRow, WaitFor};
 
 mod request;
 
+pub(super) use request::unfit_field;
 pub use request::{
     GrantRequest, JoinRequest, KickRequest, PlayRequest, RateRequest, ResyncRequest, SeekRequest, SourceRequest,
     TimePing, TransferRequest, UpdateRequest,

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::Refusal;
 use crate::sync::playback::SourceType;
 use crate::sync::rows::{PlaybackControl, WaitFor};
+use crate::text::{NAME, Rules, SENTENCE, Unfit};
 
 /// `room:join`.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct JoinRequest {
     pub room_code: String,
     /// The room's password, at most 128 characters.
     pub password: Option<String>,
-    /// What a guest wants to be called: 1 to 50 characters, trimmed.
+    /// What a guest wants to be called, by the rules of a [`NAME`].
     pub guest_name: Option<String>,
     /// The token of an earlier `room:state`.
     pub resume_token: Option<String>,
@@ -25,7 +26,7 @@ pub struct JoinRequest {
 /// `room:update`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct UpdateRequest {
-    /// A new name: 1 to 50 characters, trimmed.
+    /// A new name, by the rules of a [`NAME`].
     pub name: Option<String>,
     /// Another number of seats.
     pub max_participants: Option<u32>,
@@ -51,7 +52,7 @@ pub struct GrantRequest {
 pub struct KickRequest {
     /// Who has to go.
     pub oder_id: String,
-    /// Why, for them to read: at most 200 characters.
+    /// Why, for them to read, by the rules of a [`SENTENCE`]; none if there is nothing to be seen in it.
     pub reason: Option<String>,
 }
 
@@ -126,7 +127,7 @@ impl JoinRequest {
         Ok(Self {
             room_code: code.to_ascii_uppercase(),
             password: fields.text("password", 0, 128)?,
-            guest_name: fields.trimmed("guestName", 1, 50)?,
+            guest_name: fields.clean("guestName", NAME)?,
             resume_token: fields.text("resumeToken", 0, MAX_TOKEN_CHARS)?,
         })
     }
@@ -152,7 +153,7 @@ impl UpdateRequest {
         };
         let password = if fields.is_null("password") { Some(None) } else { fields.text("password", 4, 128)?.map(Some) };
         Ok(Self {
-            name: fields.trimmed("name", 1, 50)?,
+            name: fields.clean("name", NAME)?,
             max_participants,
             password,
             playback_control: fields.typed("playbackControl", r#""owner_only", "all" or "selected""#)?,
@@ -180,7 +181,12 @@ impl KickRequest {
     /// A [`Refusal`] with VALIDATION_ERROR that names the field.
     pub fn decode(data: Option<&str>) -> Result<Self, Refusal> {
         let fields = Fields::read(data)?;
-        Ok(Self { oder_id: fields.oder_id()?, reason: fields.trimmed("reason", 0, MAX_REASON_CHARS)? })
+        let reason: Option<String> = fields.typed("reason", &chars(0, SENTENCE.most_characters))?;
+        let reason = match reason.map(|reason| SENTENCE.apply(&reason)).transpose() {
+            Err(Unfit::Invisible) => None,
+            reason => reason.map_err(|unfit| unfit_field("reason", unfit))?,
+        };
+        Ok(Self { oder_id: fields.oder_id()?, reason })
     }
 }
 
@@ -300,13 +306,15 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn trimmed(&self, name: &str, least: usize, most: usize) -> Result<Option<String>, Refusal> {
-        let Some(text) = self.typed::<String>(name, &chars(least, most))? else { return Ok(None) };
-        let text = text.trim();
-        if !(least..=most).contains(&text.chars().count()) {
-            return Err(must_be(name, &chars(least, most)));
-        }
-        Ok(Some(text.to_owned()))
+    /// A text for others to read, as it is to be stored and shown.
+    fn clean(&self, name: &str, rules: Rules) -> Result<Option<String>, Refusal> {
+        let allowed = chars(1, rules.most_characters);
+        let Some(text) = self.typed::<String>(name, &allowed)? else { return Ok(None) };
+        rules.apply(&text).map(Some).map_err(|unfit| match unfit {
+            Unfit::TooManyCharacters(_) => must_be(name, &allowed),
+            Unfit::Invisible if text.trim().is_empty() => must_be(name, &allowed),
+            Unfit::Invisible | Unfit::TooManyBytes(_) => unfit_field(name, unfit),
+        })
     }
 
     fn number(&self, name: &str) -> Result<Option<f64>, Refusal> {
@@ -337,6 +345,11 @@ fn required<T>(name: &str, value: Option<T>) -> Result<T, Refusal> {
 
 fn must_be(name: &str, allowed: &str) -> Refusal {
     Refusal::invalid(format!("{name} must be {allowed}"))
+}
+
+/// Refuses a text for others to read.
+pub(in crate::sync) fn unfit_field(name: &str, unfit: Unfit) -> Refusal {
+    Refusal::invalid(format!("{name} {unfit}"))
 }
 
 fn chars(least: usize, most: usize) -> String {
@@ -373,9 +386,6 @@ const ROOM_CODE: &str = "8 letters or digits";
 
 /// Our own ids and tokens are at most 43 characters; longer ones need not be looked up.
 const MAX_TOKEN_CHARS: usize = 256;
-
-/// Enough for a sentence or two.
-const MAX_REASON_CHARS: usize = 200;
 
 /// The largest whole number JavaScript counts to exactly.
 const MAX_MEDIA_TIME_MS: f64 = 9_007_199_254_740_991.0;
@@ -448,6 +458,29 @@ mod tests {
         for name in [r#""""#, r#""   ""#, &format!(r#""{}""#, "ö".repeat(51)), "7", "{}"] {
             refused(join(name), "guestName must be a string of 1 to 50 characters");
         }
+    }
+
+    #[test]
+    fn names_of_guests_and_rooms_are_cleaned_or_refused() {
+        let join = |name: &str| {
+            let payload = serde_json::json!({ "roomCode": "ABCD2345", "guestName": name }).to_string();
+            JoinRequest::decode(Some(&payload)).map(|join| join.guest_name.unwrap())
+        };
+        let update = |name: &str| {
+            let payload = serde_json::json!({ "name": name }).to_string();
+            UpdateRequest::decode(Some(&payload), 50).map(|update| update.name.unwrap())
+        };
+        for (name, expected) in [("Ann\u{200b}", "Ann"), ("\u{202e}evil.moc", "evil.moc"), ("A\nnn\u{0}\u{1b}", "Ann")]
+        {
+            assert_eq!(join(name).as_deref(), Ok(expected));
+            assert_eq!(update(name).as_deref(), Ok(expected));
+        }
+        for name in ["\u{200b}", "\u{3164}", "\u{0}", "\u{1b}", "\u{202e}"] {
+            refused(join(name), "guestName must have a visible character");
+            refused(update(name), "name must have a visible character");
+        }
+        assert_eq!(join(&"🇩🇪".repeat(50)), Ok("🇩🇪".repeat(50)));
+        refused(join(&"👩‍👩‍👧‍👦".repeat(17)), "guestName must be a string of at most 400 bytes");
     }
 
     #[test]
@@ -543,6 +576,9 @@ mod tests {
         let expected = KickRequest { oder_id: "o".into(), reason: Some("noise".into()) };
         assert_eq!(KickRequest::decode(Some(r#"{"oderId":"o","reason":" noise "}"#)), Ok(expected));
         assert_eq!(KickRequest::decode(Some(r#"{"oderId":"o"}"#)).unwrap().reason, None);
+        assert_eq!(KickRequest::decode(Some(r#"{"oderId":"o","reason":" \u200b"}"#)).unwrap().reason, None);
+        let odd = KickRequest::decode(Some(r#"{"oderId":"o","reason":"\u202eno\nise"}"#)).unwrap();
+        assert_eq!(odd.reason.as_deref(), Some("noise"));
         let long = format!(r#"{{"oderId":"o","reason":"{}"}}"#, "x".repeat(201));
         refused(KickRequest::decode(Some(&long)), "reason must be a string of at most 200 characters");
     }

@@ -48,9 +48,9 @@ pub struct ParticipantRow {
     pub oder_id: String,
     /// The user in the seat; none for a guest.
     pub user_id: Option<String>,
-    /// What the user's token calls them.
+    /// The name of the user, by their token; a number behind it tells it from the same name of another seat.
     pub username: Option<String>,
-    /// What a guest asked to be called.
+    /// The name of the guest, by their own words; with a number like that of a user.
     pub guest_name: Option<String>,
     /// What the participant is to the room.
     pub role: Role,
@@ -60,6 +60,13 @@ pub struct ParticipantRow {
     pub joined_at_ms: i64,
     /// SHA-256 of the token that resumes the seat.
     pub resume_hash: [u8; 32],
+}
+
+impl ParticipantRow {
+    /// The name that others see, if the participant has one.
+    pub fn name(&self) -> Option<&str> {
+        self.guest_name.as_deref().or(self.username.as_deref())
+    }
 }
 
 /// What a room watches, and how far its sequence numbers may have gone.

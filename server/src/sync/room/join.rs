@@ -1,4 +1,7 @@
 //! How a seat is taken: as a new participant, by a resume, or by the same user's next connection.
+//!
+//! A new participant gets a name that no other seat has: of two called Ann the second is Ann (2). The name is part of the
+//! row, so that all instances have the same one, and it stays for as long as the seat does.
 
 use std::sync::Arc;
 
@@ -51,8 +54,10 @@ impl Room {
             return Err(Refusal::new(ErrorCode::RoomFull, "the room is full"));
         }
         let (user_id, username, guest_name) = match join.identity {
-            Identity::User { user_id, username } => (Some(user_id), username, None),
-            Identity::Guest { name } => (None, None, name),
+            Identity::User { user_id, username } => {
+                (Some(user_id), username.map(|name| self.seats.free_name(name, None)), None)
+            }
+            Identity::Guest { name } => (None, None, name.map(|name| self.seats.free_name(name, None))),
         };
         let role = match &user_id {
             Some(user_id) if *user_id == self.row.owner_id => Role::Owner,
@@ -97,7 +102,7 @@ impl Room {
         let left = std::mem::replace(&mut row.oder_id, join.oder_id.clone());
         row.resume_hash = join.token.hash;
         if let Identity::User { username: Some(username), .. } = &join.identity {
-            row.username = Some(username.clone());
+            row.username = Some(self.seats.free_name(username.clone(), Some(key)));
         }
         self.hand_over(key, row, &join, now_ms);
         self.tell_others(join.connection, ServerEvent::ParticipantLeft { oder_id: left, reason: LeftReason::Replaced });

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConnectionId, Seat};
 use crate::sync::rows::{ParticipantRow, Role};
+use crate::text::visible;
 
 /// A seat for as long as the room is in memory, whoever is in it. A seat taken later has a higher one, and none is used
 /// again.
@@ -42,6 +43,8 @@ struct Index {
     /// Users choose what they are called, hence the hash that cannot be guessed.
     by_user: HashMap<String, SeatKey>,
     by_resume_hash: FxHashMap<[u8; 32], SeatKey>,
+    /// How many seats have a name, by what is seen of it. Participants choose it, hence the hash that cannot be guessed.
+    names: HashMap<String, usize>,
     /// The seats whose connection was lost, by the end of their grace.
     graces: BTreeSet<(i64, SeatKey)>,
     /// The users online who could stand in for the owner.
@@ -75,6 +78,33 @@ impl Seats {
 
     pub(super) fn of_user(&self, user_id: &str) -> Option<SeatKey> {
         self.index.by_user.get(user_id).copied()
+    }
+
+    /// The name for a participant who asks for `wanted`: that, or if another seat has it, that with a number behind it, which
+    /// no other seat has. The name of `own`, the participant's seat if there is one already, counts as free.
+    ///
+    /// The number is the first free one as long as no seat has left a gap. The search is short in any room.
+    pub(super) fn free_name(&self, wanted: String, own: Option<SeatKey>) -> String {
+        let own_name = own.and_then(|key| self.get(key)).and_then(|seat| seat.row.name()).map(visible);
+        let is_taken = |name: &str| {
+            let name = visible(name);
+            let count = self.index.names.get(&*name).copied().unwrap_or(0);
+            count > usize::from(own_name.as_ref() == Some(&name))
+        };
+        if !is_taken(&wanted) {
+            return wanted;
+        }
+        let numbered = |number: u64| format!("{wanted} ({number})");
+        // Twice as far until one is free, then between the last two: 1 is the name without a number, which is taken.
+        let (mut taken, mut free) = (1, 2);
+        while is_taken(&numbered(free)) {
+            (taken, free) = (free, free * 2);
+        }
+        while free - taken > 1 {
+            let middle = taken + (free - taken) / 2;
+            *(if is_taken(&numbered(middle)) { &mut taken } else { &mut free }) = middle;
+        }
+        numbered(free)
     }
 
     /// The seat that the token with this hash resumes. How long the search takes may tell something of the hash, but
@@ -252,6 +282,7 @@ impl Index {
                 old.and_then(|row| row.user_id.as_deref()),
                 new.and_then(|row| row.user_id.as_deref()),
             );
+            count_name(&mut self.names, old.and_then(ParticipantRow::name), new.and_then(ParticipantRow::name));
             lead(&mut self.by_resume_hash, key, old.map(|row| &row.resume_hash), new.map(|row| &row.resume_hash));
         }
         let grace = |seat: Option<&Seat>| seat.and_then(Seat::grace_until).map(|until_ms| (until_ms, key));
@@ -281,6 +312,24 @@ fn count(counts: &mut BTreeMap<u32, usize>, old: Option<u32>, new: Option<u32>) 
         *count -= 1;
         if *count == 0 {
             counts.remove(&value);
+        }
+    }
+}
+
+/// Counts the new name in place of the old one.
+fn count_name(counts: &mut HashMap<String, usize>, old: Option<&str>, new: Option<&str>) {
+    if old == new {
+        return;
+    }
+    if let Some(name) = new {
+        *counts.entry(visible(name).into_owned()).or_default() += 1;
+    }
+    if let Some(name) = old.map(visible)
+        && let Some(count) = counts.get_mut(&*name)
+    {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&*name);
         }
     }
 }

@@ -73,6 +73,109 @@ fn guests_may_share_a_name() {
     assert_eq!(scene.room.participant_count(), 2);
 }
 
+fn names(scene: &Scene) -> Vec<&str> {
+    scene.room.seats.iter().filter_map(|seat| seat.row.name()).collect()
+}
+
+#[test]
+fn members_with_the_same_name_are_numbered() {
+    let mut scene = Scene::after(&[guest(1, "Zoë"), guest(2, "Zoë"), guest(3, "Zoë"), guest(4, "Ann")]);
+    assert_eq!(names(&scene), ["Zoë", "Zoë (2)", "Zoë (3)", "Ann"]);
+    scene.tell(leave(1));
+    scene.tell(enter(guest(5, "Zoë")));
+    assert_eq!(names(&scene), ["Zoë (2)", "Zoë (3)", "Ann", "Zoë"], "a name that is free again is given again");
+    scene.tell(enter(guest(6, "Zoë (2)")));
+    assert_eq!(names(&scene).last(), Some(&"Zoë (2) (2)"), "nobody takes a number that another has");
+}
+
+#[test]
+fn users_and_guests_have_one_set_of_names() {
+    let scene = Scene::after(&[guest(1, "ANN"), user(2, "ann"), guest(3, "ANN")]);
+    assert_eq!(names(&scene), ["ANN", "ANN (2)", "ANN (3)"]);
+    assert_eq!(scene.participant("o2").username.as_deref(), Some("ANN (2)"));
+}
+
+#[test]
+fn names_that_look_alike_are_the_same_name() {
+    let scene = Scene::after(&[guest(1, "👩👩"), guest(2, "👩\u{200d}👩"), guest(3, "❤"), guest(4, "❤\u{fe0f}")]);
+    assert_eq!(names(&scene), ["👩👩", "👩\u{200d}👩 (2)", "❤", "❤\u{fe0f} (2)"]);
+}
+
+#[test]
+fn a_seat_in_its_grace_keeps_its_name_and_a_resume_brings_it_back() {
+    let mut scene = Scene::after(&[guest(1, "Zoë"), guest(2, "Zoë")]);
+    scene.tell(lost(1));
+    scene.tell(enter(guest(3, "Zoë")));
+    assert_eq!(names(&scene), ["Zoë", "Zoë (2)", "Zoë (3)"]);
+    scene.tell(lost(3));
+    scene.tell(leave(2));
+    scene.tell(enter(showing(guest(4, "Zoë"), "t3")));
+    assert_eq!(names(&scene), ["Zoë", "Zoë (3)"], "though the number before it is free by now");
+}
+
+#[test]
+fn a_takeover_keeps_the_number_while_the_name_is_taken() {
+    let mut scene = Scene::after(&[guest(1, "ANN"), user(2, "ann")]);
+    scene.tell(enter(user(3, "ann")));
+    assert_eq!(names(&scene), ["ANN", "ANN (2)"]);
+    scene.tell(leave(1));
+    scene.tell(enter(user(4, "ann")));
+    assert_eq!(names(&scene), ["ANN"]);
+    scene.tell(enter(user(5, "ann")));
+    assert_eq!(names(&scene), ["ANN"], "the own name is not another's");
+}
+
+#[test]
+fn another_instance_has_the_same_names() {
+    let mut scene = Scene::after(&[guest(1, "Zoë")]);
+    let mut other = Room::take_up(scene.room.whole(), scene.room.options).unwrap();
+    scene.room.mark();
+    scene.tell(enter(guest(2, "Zoë")));
+    other.apply(scene.room.diff());
+    other.handle(enter(guest(3, "Zoë")), scene.now).unwrap();
+    assert_eq!(
+        other.seats.iter().filter_map(|seat| seat.row.name()).collect::<Vec<_>>(),
+        ["Zoë", "Zoë (2)", "Zoë (3)"]
+    );
+    assert!(other.seats.is_consistent());
+}
+
+#[test]
+fn a_thousand_of_one_name_all_have_their_own() {
+    let mut scene = Scene::new();
+    scene.tell(enter(user(1, "ann")));
+    scene.tell(update(1, RoomPatch { max_participants: Some(2_000), ..RoomPatch::default() }));
+    for number in 2..=1_001 {
+        scene.room.handle(enter(guest(number, "Zoë")), scene.now).unwrap();
+    }
+    let seen: std::collections::BTreeSet<_> = names(&scene).into_iter().collect();
+    assert_eq!(seen.len(), 1_001);
+    assert!(seen.contains("Zoë (1000)"), "without gaps the numbers are consecutive");
+}
+
+#[test]
+fn rows_with_the_same_name_from_an_older_release_are_counted() {
+    let rows = ["p1", "p2"].map(|id| ParticipantRow {
+        id: id.into(),
+        room_id: "room".into(),
+        oder_id: id.into(),
+        user_id: None,
+        username: None,
+        guest_name: Some("Zoë".into()),
+        role: Role::Guest,
+        can_control: false,
+        joined_at_ms: START,
+        resume_hash: id::resume_hash(id),
+    });
+    let mut room = Room::load(row(), rows.into(), None, START, START + 1_000, RoomOptions::default());
+    let name_of = |room: &Room, id: &str| room.participant_row(id).and_then(|row| row.name()).map(str::to_owned);
+    room.handle(enter(showing(guest(3, "Zoë"), "p1")), START).unwrap();
+    room.handle(leave(3), START).unwrap();
+    room.handle(enter(guest(4, "Zoë")), START).unwrap();
+    assert_eq!(name_of(&room, "p4").as_deref(), Some("Zoë (2)"), "the other is still there");
+    assert!(room.seats.is_consistent());
+}
+
 #[test]
 fn a_joiner_sees_what_the_room_watches() {
     let mut scene = Scene::after(&[user(1, "ann")]).watching();

@@ -78,10 +78,10 @@ fn a_token_works_once() {
     scene.expect(
         enter(showing(guest(4, "Zoë"), "t2")),
         &[
-            "store p4 o4 guest Zoë t4",
+            "store p4 o4 guest Zoë (2) t4",
             "admit 4",
-            "state 4 is o4 t4 in [o1 owner ann+, o2 guest Zoë offline, o4 guest Zoë] watching nothing",
-            "but 4: joined o4 guest Zoë",
+            "state 4 is o4 t4 in [o1 owner ann+, o2 guest Zoë offline, o4 guest Zoë (2)] watching nothing",
+            "but 4: joined o4 guest Zoë (2)",
         ],
     );
 }
@@ -327,7 +327,7 @@ fn a_user_whose_grace_ended_unnoticed_takes_the_seat_over() {
 fn two_guests_are_never_the_same() {
     let mut scene = Scene::after(&[guest(1, "Zoë")]);
     let effects = scene.tell(enter(guest(2, "Zoë")));
-    assert_eq!(effects[3], "but 2: joined o2 guest Zoë");
+    assert_eq!(effects[3], "but 2: joined o2 guest Zoë (2)");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 /**
  * The reference page: a lobby to open or join a room, and the room.
  *
- * What peers send (names, messages, links) reaches the page as text only.
+ * What peers send (names, messages, links) reaches the page as text only. A name or another text of theirs stands in a
+ * `bdi` element, or between isolates where there can be no element: its letters may run from right to left, and must not
+ * reorder the text around it.
  *
  * @module
  */
@@ -60,6 +62,16 @@ const LEFT = {
   closed: "The room was closed.",
   refused: "You could not get back into the room.",
 };
+
+/** A text of a peer for a place that takes text only. */
+const isolated = (text) => `\u2068${text}\u2069`;
+
+/** A text of a peer for the page. */
+function foreign(text) {
+  const made = document.createElement("bdi");
+  made.textContent = text;
+  return made;
+}
 
 function showError(error) {
   const password = error.code === "INVALID_PASSWORD";
@@ -197,7 +209,7 @@ async function showLobby() {
   joinForm.roomCode.value = code;
   try {
     const { data: room } = await api(`${BASE}api/rooms/${code}`);
-    $("join-title").textContent = room.name || "Join the room";
+    $("join-title").replaceChildren(room.name ? foreign(room.name) : "Join the room");
     $("join-about").textContent = room.participantCount === 1 ? "One person is inside." : `${room.participantCount} people are inside.`;
     $("join-about").hidden = !(room.participantCount > 0);
     $("join-password").hidden = !room.hasPassword;
@@ -242,9 +254,9 @@ function render() {
     }
     (room ? $("room-name") : $("lobby-title")).focus();
   }
-  document.title = room ? `${room.name || room.code} · SyncWatch` : "SyncWatch";
+  document.title = room ? `${room.name ? isolated(room.name) : room.code} · SyncWatch` : "SyncWatch";
   if (!room) return;
-  $("room-name").textContent = room.name || "Watch party";
+  $("room-name").replaceChildren(room.name ? foreign(room.name) : "Watch party");
   $("room-code").textContent = room.code;
   renderPeople(room);
   renderSettings(room);
@@ -278,7 +290,8 @@ function renderPeople(room) {
 function person(participant, room) {
   const { oderId, online, role } = participant;
   const row = element("li", "", { "data-oder-id": oderId, class: online ? "" : "away" });
-  const name = element("span", nameOf(participant), { class: "name" });
+  const name = element("span", "", { class: "name" });
+  name.append(foreign(nameOf(participant)));
   if (oderId === sync.oderId) name.append(element("small", " you"));
   const tags = element("span", "", { class: "tags" });
   if (role !== "participant") tags.append(element("span", role, { class: `tag ${role}` }));
@@ -303,7 +316,7 @@ function ownerActions(participant, room) {
     action("grant", text, label, () => sync.grant(oderId, !canControl));
   }
   action("kick", "Remove", `Remove ${name} from the room`, async () => {
-    if (confirm(`Remove ${name} from the room?`)) await sync.kick(oderId);
+    if (confirm(`Remove ${isolated(name)} from the room?`)) await sync.kick(oderId);
   });
   return actions;
 }
@@ -346,7 +359,7 @@ sync.addEventListener("left", ({ detail: { reason, message, error } }) => {
   names.clear();
   showLobby();
   if (reason === "leave") return;
-  showError({ message: [LEFT[reason], message, error && (ERRORS[error.code] ?? error.message)].filter(Boolean).join(" ") });
+  showError({ message: [LEFT[reason], message && isolated(message), error && (ERRORS[error.code] ?? error.message)].filter(Boolean).join(" ") });
 });
 
 // --- The stage and its controls
@@ -457,16 +470,22 @@ function log(row) {
   if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
-const note = (text) => log(element("li", text, { class: "note" }));
+/** Logs what the participant of a name did. */
+function note(name, did) {
+  const row = element("li", "", { class: "note" });
+  row.append(foreign(name), ` ${did}`);
+  log(row);
+}
 
 /** `left` names only the id, and by then the client has forgotten who it was. */
 const names = new Map();
 
-sync.addEventListener("room:participant:joined", ({ detail }) => note(`${nameOf(detail.participant)} joined.`));
+sync.addEventListener("room:participant:joined", ({ detail }) => note(nameOf(detail.participant), "joined."));
 sync.addEventListener("room:participant:left", ({ detail: { oderId, reason } }) => {
-  note(`${names.get(oderId) ?? "Someone"} ${reason === "kicked" ? "was removed" : reason === "timeout" ? "lost the connection" : "left"}.`);
+  const did = { kicked: "was removed.", timeout: "lost the connection." }[reason] ?? "left.";
+  note(names.get(oderId) ?? "Someone", did);
 });
-sync.addEventListener("room:owner:changed", ({ detail }) => note(`${names.get(detail.oderId) ?? "Someone else"} is the owner now.`));
+sync.addEventListener("room:owner:changed", ({ detail }) => note(names.get(detail.oderId) ?? "Someone else", "is the owner now."));
 sync.addEventListener("change", () => {
   for (const [oderId, participant] of sync.participants) names.set(oderId, nameOf(participant));
 });

@@ -197,6 +197,29 @@ test("the owner changes the room and removes people", async (t) => {
   assert.deepEqual([ada.complaints, bob.complaints], [[], []]);
 });
 
+test("a name changes nothing around it, and none is cut", async (t) => {
+  const { url } = await serve(t);
+  const [ada, bob, eve] = [await person(t), await person(t), await person(t)];
+  const link = await createRoom(ada.page, url, "Ada");
+  await joinByLink(bob.page, link, "Ada\u200b");
+  await joinByLink(eve.page, link, "\u202eמחר 3");
+  await ada.page.locator("#people li").nth(2).waitFor();
+  assert.deepEqual(await ada.page.locator("#people .name bdi").allTextContents(), ["Ada", "Ada (2)", "מחר 3"]);
+  await ada.page.locator("#log").getByText("מחר 3 joined.").waitFor();
+  assert.deepEqual(await ada.page.locator("#log bdi").allTextContents(), ["Ada (2)", "מחר 3"]);
+  assert.deepEqual(await ada.page.locator("#room-name bdi").allTextContents(), ["Movie night"]);
+  assert.equal(await ada.page.title(), "\u2068Movie night\u2069 · SyncWatch");
+
+  const long = await person(t);
+  await long.page.goto(link);
+  assert.equal(await long.page.locator("#join-title bdi").textContent(), "Movie night");
+  await long.page.locator("#join").getByLabel("Your name").focus();
+  await long.page.keyboard.insertText("x".repeat(51)); // as it is pasted
+  await long.page.locator("#join").getByRole("button", { name: "Join" }).click();
+  await long.page.getByRole("alert").getByText("guestName must be a string of 1 to 50 characters").waitFor();
+  assert.deepEqual([ada.complaints, bob.complaints, eve.complaints, long.complaints], [[], [], [], []]);
+});
+
 test("a video is kept where the room is", async (t) => {
   const { url } = await serve(t);
   const media = await serveTone(t);

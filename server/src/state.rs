@@ -6,7 +6,8 @@
 //! - A join and every change the owner makes is durable before anybody hears of it. If the store fails or takes too
 //!   long, the answer is UNAVAILABLE and nothing has happened.
 //! - A leave, a lost connection and the end of a grace count at once. The store learns of them when it can.
-//! - Playback is written behind. A restart may find it a moment old, but never gives out a sequence number twice.
+//! - Playback is written behind, within [`StateOptions::flush_after_ms`] if the store works: what came later is missing
+//!   after a crash. A restart never gives out a sequence number twice.
 //! - After a restart everybody is offline, and has the grace to come back.
 //!
 //! [`rooms`] keeps the rooms in this process, and where there are other instances agrees with them by [`cluster`].

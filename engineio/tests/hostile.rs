@@ -182,7 +182,8 @@ async fn a_header_without_end() {
 #[tokio::test]
 async fn a_header_that_never_ends_and_an_idle_connection_are_cut_off() {
     let short = Duration::from_millis(100);
-    let limit = |limits: &mut engineio::server::Limits| (limits.header_timeout, limits.keep_alive_timeout) = (short, short);
+    let limit =
+        |limits: &mut engineio::server::Limits| (limits.header_timeout, limits.keep_alive_timeout) = (short, short);
     let host = Host::limited(|_| {}, limit).await;
     let mut slow = Http::connect(host.addr).await;
     slow.write(format!("GET {POLLING} HTTP/1.1\r\nHost: ")).await;
@@ -198,7 +199,8 @@ async fn a_header_that_never_ends_and_an_idle_connection_are_cut_off() {
 #[tokio::test]
 async fn a_waiting_poll_outlives_the_header_timeout() {
     let short = Duration::from_millis(50);
-    let limit = |limits: &mut engineio::server::Limits| (limits.header_timeout, limits.keep_alive_timeout) = (short, short);
+    let limit =
+        |limits: &mut engineio::server::Limits| (limits.header_timeout, limits.keep_alive_timeout) = (short, short);
     let mut host = Host::limited(|_| {}, limit).await;
     let client = Polling::open(&host).await;
     let socket = host.opened().await;

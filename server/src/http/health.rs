@@ -53,11 +53,7 @@ impl Readiness {
     ///
     /// `failed_writes` returns how many writes have failed so far. A result that all is well does not outlast a failed
     /// write: the next request asks again.
-    pub async fn checks(
-        &self,
-        failed_writes: impl Fn() -> u64,
-        ask: impl AsyncFnOnce() -> Vec<Check>,
-    ) -> Vec<Check> {
+    pub async fn checks(&self, failed_writes: impl Fn() -> u64, ask: impl AsyncFnOnce() -> Vec<Check>) -> Vec<Check> {
         let mut last = self.0.lock().await;
         let failed_writes = failed_writes();
         if let Some(Checked { at, failed_writes: failed_before, checks }) = &*last

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod id;
+mod incident;
 pub mod limit;
 pub mod password;
 pub mod redis;

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 
 /// Runs the server to its end: status 0 after a signal to stop, 2 where it cannot start.
 fn serve(config: Config) -> ExitCode {
-    telemetry::init(&config);
+    let repeats = telemetry::init(&config);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -28,7 +28,10 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("the system gives no threads: {error}")),
     };
-    match runtime.block_on(app::run(config, stop_signal())) {
+    runtime.spawn(repeats.clone().report());
+    let ended = runtime.block_on(app::run(config, stop_signal()));
+    repeats.report_all();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Settings(error)) => cli::Stop::Settings(error).report(),
         Err(error) => fail(&error.to_string()),

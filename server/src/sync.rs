@@ -34,6 +34,7 @@ use crate::auth::{self, Tokens};
 use crate::config::{Config, InvalidTokenPolicy};
 use crate::http::metrics::{Metrics, PasswordOutcome, Refusal as RefusalReason};
 use crate::id;
+use crate::incident;
 use crate::limit::{self, SharedLimiter};
 use crate::password::{PasswordError, Passwords};
 use crate::state::{Joiner, Rooms};
@@ -413,8 +414,7 @@ fn session(socket: &Socket) -> Result<Arc<Session>, Refusal> {
 
 /// Logs a failure of ours under an id, which is all that the client is told.
 pub(crate) fn internal(cause: &str) -> Refusal {
-    let id = id::log_id();
-    tracing::error!(id, cause, "a request failed");
+    let id = incident::report(cause, "");
     Refusal::new(ErrorCode::InternalError, format!("the server failed; the log has the cause under {id}"))
 }
 

@@ -128,7 +128,7 @@ where
     };
     let row = room_row(service, owner_id, service.patch(request).await?);
     let room = insert(store, row).await?;
-    tracing::info!(room = room.id, "a room was created");
+    tracing::debug!(room = room.id, "a room was created");
     let room = RoomView { row: room.into(), acting_oder_id: None };
     let data = RoomAnswer { room, participant_count: None };
     Ok(match token {

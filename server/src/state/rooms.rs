@@ -17,11 +17,12 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, OwnedMappedMutexGuard, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::cluster::Cluster;
 use super::{Joiner, Occupancy, Publisher, StateOptions};
 use crate::id;
+use crate::incident;
 use crate::redis::Notice;
 use crate::store::{RoomStore, StoreError};
 use crate::sync::clock::Clock;
@@ -857,7 +858,7 @@ impl Fault {
             Self::Hangs => unavailable(),
             Self::Store(StoreError::Missing) => room_not_found(),
             Self::Store(cause @ (StoreError::Conflict | StoreError::Corrupt(_))) => {
-                internal(&format!("{what}: {cause}"))
+                internal_about(&cause.to_string(), what)
             }
         }
     }
@@ -905,8 +906,11 @@ async fn detached<T: Send + 'static>(
 }
 
 fn internal(cause: &str) -> Refusal {
-    let log_id = id::log_id();
-    error!(id = log_id, cause, "a request failed");
+    internal_about(cause, "")
+}
+
+fn internal_about(cause: &str, what: &str) -> Refusal {
+    let log_id = incident::report(cause, what);
     Refusal::new(ErrorCode::InternalError, format!("internal error {log_id}"))
 }
 

@@ -172,7 +172,9 @@ pub struct Session {
     outbox: Outbox,
     /// What is left of a POST's body.
     unread: Option<Box<payload::Decode>>,
-    /// More waits than the client may have asked for; nothing is read from it.
+    /// [`Config::high_water_bytes`], which each message is held against.
+    high_water: usize,
+    /// More waits than that, or a quarter of it since then; nothing is read from the client.
     congested: bool,
     /// The application is behind; nothing is read from the client.
     paused: bool,
@@ -225,6 +227,7 @@ impl Session {
             heartbeat: Heartbeat::new(config.ping_interval, config.ping_timeout, now),
             outbox,
             unread: None,
+            high_water: config.high_water_bytes(),
             congested: false,
             paused: false,
             laden: None,
@@ -315,8 +318,8 @@ impl Session {
     /// Returns `true` if the client may be read: no more waits for it, with what is `queued` in front of the session, than
     /// [`Config::high_water_bytes`], or, after that was exceeded, than a quarter of it.
     pub fn wants_input(&mut self, queued: usize) -> bool {
-        let high = self.config.high_water_bytes();
-        self.congested = self.outbox.cost() + queued > if self.congested { high / 4 } else { high };
+        let mark = if self.congested { self.high_water / 4 } else { self.high_water };
+        self.congested = self.outbox.cost() + queued > mark;
         !self.congested
     }
 

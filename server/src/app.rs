@@ -342,6 +342,11 @@ fn io_config(config: &Config) -> socketio::server::Config {
     io.engine.upgrade_timeout = config.upgrade_timeout;
     io.engine.max_payload_bytes = config.max_http_buffer_size;
     io.engine.max_buffered_bytes = config.max_buffered_bytes;
+    io.engine.stall_timeout = Some(config.stall_timeout.min(config.ping_timeout));
+    // Each limit is at least the one before, whatever was set, so that one of them can be raised alone.
+    let max_backlog_bytes = config.max_backlog_bytes.max(config.max_buffered_bytes);
+    io.engine.max_backlog_bytes = Some(max_backlog_bytes);
+    io.engine.max_total_backlog_bytes = config.max_total_backlog_bytes.max(max_backlog_bytes);
     io.engine.max_sessions = config.max_connections;
     io.engine.relay.max_requests = config.max_connections;
     io.engine.relay.max_lines = config.max_connections;

@@ -74,8 +74,14 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Largest message taken from a client, in bytes.
     pub max_http_buffer_size: usize,
-    /// Bytes that may wait for one slow client.
+    /// Bytes that may wait for one client before it must keep taking some of them.
     pub max_buffered_bytes: usize,
+    /// Time a client may take nothing while more waits for it.
+    pub stall_timeout: Duration,
+    /// Most bytes that may wait for one client.
+    pub max_backlog_bytes: usize,
+    /// Most bytes that may wait for all clients together.
+    pub max_total_backlog_bytes: usize,
     /// Directory of the embedded database and the generated secret.
     pub data_dir: PathBuf,
     /// PostgreSQL, if one is named.
@@ -251,6 +257,9 @@ impl Config {
             connect_timeout: reader.millis("WS_CONNECT_TIMEOUT"),
             max_http_buffer_size: reader.whole("WS_MAX_HTTP_BUFFER_SIZE"),
             max_buffered_bytes: reader.whole("WS_MAX_BUFFERED_BYTES"),
+            stall_timeout: reader.millis("WS_STALL_TIMEOUT"),
+            max_backlog_bytes: reader.whole("WS_MAX_BACKLOG_BYTES"),
+            max_total_backlog_bytes: reader.whole("WS_MAX_TOTAL_BACKLOG_BYTES"),
             data_dir: reader.text("DATA_DIR").into(),
             database_url: reader.secret("DATABASE_URL"),
             redis: reader.redis(),
@@ -472,6 +481,9 @@ mod tests {
             connect_timeout: Duration::from_secs(45),
             max_http_buffer_size: 1_000_000,
             max_buffered_bytes: 4_194_304,
+            stall_timeout: Duration::from_secs(10),
+            max_backlog_bytes: 67_108_864,
+            max_total_backlog_bytes: 1_073_741_824,
             data_dir: "./data".into(),
             database_url: None,
             redis: None,
@@ -524,6 +536,9 @@ mod tests {
             ("WS_CONNECT_TIMEOUT", "0", whole(100, 3_600_000)),
             ("WS_MAX_HTTP_BUFFER_SIZE", "1MB", whole(1024, 100_000_000)),
             ("WS_MAX_BUFFERED_BYTES", "1", whole(65_536, 1_073_741_824)),
+            ("WS_STALL_TIMEOUT", "0", whole(100, 3_600_000)),
+            ("WS_MAX_BACKLOG_BYTES", "64M", whole(65_536, 4_294_967_296)),
+            ("WS_MAX_TOTAL_BACKLOG_BYTES", "1", whole(1_048_576, 1_099_511_627_776)),
             ("DATABASE_URL", "mysql://db", postgres_url),
             ("REDIS_URL", "localhost:6379", redis_url),
             ("REDIS_HOST", "redis:6379", host),

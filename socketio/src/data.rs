@@ -71,6 +71,12 @@ impl Data {
         &self.attachments
     }
 
+    /// Returns how many bytes of messages this keeps in memory.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.message.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// Parses the arguments: one `T: DeserializeOwned` for the first, [`Args`] for several, `Data` for none yet.
     ///
     /// An absent argument reads as `null`, so `Option<T>` and `()` accept it; surplus arguments are ignored, and so are

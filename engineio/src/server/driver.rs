@@ -336,13 +336,14 @@ impl<H: Handler> Driver<H> {
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Deliver(message) => {
-                    if self.keeps_up() {
+                    let ready = self.handler.is_ready();
+                    if ready && self.session.wants_input(self.mailbox.queued()) {
                         self.ahead = Ahead::default();
                     } else {
                         self.ahead.bytes += message.len();
                         self.ahead.messages += 1;
                     }
-                    if self.held.is_empty() && self.handler.is_ready() {
+                    if ready && self.held.is_empty() {
                         self.settled = false;
                         self.handler.on_message(message, &mut link!(self, now));
                     } else {

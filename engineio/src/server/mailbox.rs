@@ -89,7 +89,7 @@ struct State<M> {
 
 /// What mail with so many bytes counts.
 const fn mail_cost<M>(bytes: usize) -> usize {
-    bytes.saturating_add(size_of::<Mail<M>>() + FRAME_OVERHEAD_BYTES)
+    bytes + size_of::<Mail<M>>() + FRAME_OVERHEAD_BYTES
 }
 
 /// The limits of what waits for one client, in bytes.
@@ -109,28 +109,30 @@ impl<M> State<M> {
 
     fn fits(&self, cost: usize) -> bool {
         let waiting = self.waiting();
-        waiting == 0 || waiting.saturating_add(cost) <= self.limits.max
+        waiting == 0 || waiting + cost <= self.limits.max
     }
 
-    /// Takes mail of the application, unless too much waits. A client is not behind before a write was tried: where the
-    /// reader has had no turn to do so, it is tried here.
-    fn push(&mut self, mail: Mail<M>, bytes: usize, frame_of: fn(&M) -> Option<&Frame>) -> Result<(), SendError> {
+    /// Makes room for mail of the application, unless too much waits.
+    #[inline]
+    fn admit(&mut self, cost: usize, frame_of: fn(&M) -> Option<&Frame>) -> Result<(), SendError> {
         if self.closed {
             return Err(SendError::Gone);
         }
-        let cost = mail_cost::<M>(bytes);
-        if !self.fits(cost) {
-            if self.running || self.backlog > 0 || self.written > 0 {
-                return Err(SendError::Full);
-            }
-            self.write(frame_of);
-            if !self.fits(cost) {
-                return Err(SendError::Full);
-            }
+        let waiting = self.cost + self.backlog;
+        if waiting + cost > self.limits.max && waiting > 0 {
+            self.try_to_make_room(cost, frame_of)?;
         }
         self.cost += cost;
-        self.queue.push_back(mail);
         Ok(())
+    }
+
+    /// Writes what waits, where the reader has had no turn to do so: a client is not behind before a write was tried.
+    #[cold]
+    fn try_to_make_room(&mut self, cost: usize, frame_of: fn(&M) -> Option<&Frame>) -> Result<(), SendError> {
+        if !self.running && self.backlog == 0 && self.written == 0 {
+            self.write(frame_of);
+        }
+        if self.fits(cost) { Ok(()) } else { Err(SendError::Full) }
     }
 
     /// Takes mail that is never refused, since it is bounded by what causes it: requests, and the end.
@@ -286,7 +288,13 @@ impl<M> Mailbox<M> {
     /// Hands mail of the application over; `bytes` counts against the limit.
     pub(super) fn push(&self, mail: Mail<M>, bytes: usize) -> Result<(), SendError> {
         // Also where the mail was refused: part of what waits may have been written.
-        self.change(|state| (state.push(mail, bytes, self.frame_of), state.wake()))
+        self.change(|state| {
+            let admitted = state.admit(mail_cost::<M>(bytes), self.frame_of);
+            if admitted.is_ok() {
+                state.queue.push_back(mail);
+            }
+            (admitted, state.wake())
+        })
     }
 
     /// Hands mail over that counts against no limit: requests of the client, and the end.
@@ -308,10 +316,11 @@ impl<M> Mailbox<M> {
             if state.closed || !wanted() {
                 return (Err(SendError::Gone), None);
             }
-            let first = state.queue.is_empty();
-            if let Err(error) = state.push(Mail::Application(mail), bytes, self.frame_of) {
+            if let Err(error) = state.admit(mail_cost::<M>(bytes), self.frame_of) {
                 return (Err(error), state.wake());
             }
+            let first = state.queue.is_empty();
+            state.queue.push_back(Mail::Application(mail));
             if state.outlet_open && !state.overflowed && (first || state.to_flush) {
                 state.to_flush = true;
                 // Mail behind other mail leaves with it.

@@ -93,16 +93,16 @@ struct Waiting {
 
 impl Waiting {
     fn add(&mut self, job: &Job) {
-        if let Some(bytes) = job.cost() {
+        if job.is_event() {
             self.events += 1;
-            self.bytes += bytes;
+            self.bytes += job.cost();
         }
     }
 
     fn remove(&mut self, job: &Job) {
-        if let Some(bytes) = job.cost() {
+        if job.is_event() {
             self.events -= 1;
-            self.bytes -= bytes;
+            self.bytes -= job.cost();
         }
     }
 }
@@ -161,18 +161,17 @@ enum Job {
 }
 
 impl Job {
-    /// Returns what an event counts while it waits; `None` for what is no event of the client's, and must not be
-    /// forgotten.
-    fn cost(&self) -> Option<usize> {
+    /// Returns `true` for the client's events, which are counted and may be forgotten.
+    fn is_event(&self) -> bool {
+        matches!(self, Self::Event(..) | Self::Mismatch(..))
+    }
+
+    /// Returns what it counts while it waits.
+    fn cost(&self) -> usize {
         match self {
-            Self::Event(event, _) => {
-                let attachments = event.data().attachments().iter();
-                let bytes =
-                    event.data().json().len() + attachments.map(|bytes| bytes.len() + EVENT_BYTES).sum::<usize>();
-                Some(bytes + EVENT_BYTES)
-            }
-            Self::Mismatch(name, ..) => Some(name.len() + EVENT_BYTES),
-            Self::Connect | Self::Disconnect(_) => None,
+            Self::Event(event, _) => event.data().kept_bytes() + EVENT_BYTES * (1 + event.data().attachments().len()),
+            Self::Mismatch(name, ..) => name.len() + EVENT_BYTES,
+            Self::Connect | Self::Disconnect(_) => 0,
         }
     }
 
@@ -403,7 +402,7 @@ impl Client {
             let waiting = &mut self.waiting;
             member.jobs.retain(|job| {
                 waiting.remove(job);
-                job.cost().is_none()
+                !job.is_event()
             });
             // The disconnect handler, if it has yet to run, gets as long.
             member.grace = if member.jobs.is_empty() { None } else { next };
@@ -439,7 +438,7 @@ impl Client {
     /// Forgets the events that wait, behind one that ended the connection.
     fn forget_events(&mut self) {
         for member in &mut self.members {
-            member.jobs.retain(|job| job.cost().is_none());
+            member.jobs.retain(|job| !job.is_event());
         }
         self.waiting = Waiting::default();
     }
@@ -547,7 +546,7 @@ impl Member {
                         return if self.stage == Stage::Left { Turn::Finished } else { Turn::Idle };
                     };
                     // What an event of a client that has left may send goes nowhere.
-                    if job.cost().is_some() && self.stage != Stage::Left && !may_start() {
+                    if job.is_event() && self.stage != Stage::Left && !may_start() {
                         return Turn::Idle;
                     }
                     let Some(job) = self.jobs.pop_front() else { continue };

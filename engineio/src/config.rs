@@ -70,7 +70,8 @@ pub struct Config {
     pub transports: Transports,
     /// Which origins may connect beside the server's own. Default: none.
     pub origins: Origins,
-    /// How long a POST may take from its header to its last byte. Default: 20 s. From 1 ms to 365 days.
+    /// How long nothing may come of a POST's body; the whole of it may take 15 times as long. Default: 20 s. From 1 ms to
+    /// 365 days.
     pub body_timeout: Duration,
     /// How long a closed session waits for its last packets to be fetched or written. Default: 30 s (as engine.io 6.6
     /// hard-codes for polling). At most 365 days.

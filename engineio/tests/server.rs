@@ -1085,7 +1085,20 @@ async fn as_many_packets_as_fit_into_a_body_are_taken() {
 }
 
 #[tokio::test]
-async fn a_slow_body_is_cut_off_with_408() {
+async fn a_slow_body_is_taken_as_long_as_it_comes() {
+    let host = Host::with(|config| config.body_timeout = Duration::from_millis(500)).await;
+    let client = Polling::open(&host).await;
+    let mut post = client.start_post(9).await;
+    for part in ["4", "s", "l", "o", "w", "l", "y", "!", "!"] {
+        tokio::time::sleep(Duration::from_millis(80)).await; // longer than the limit in all
+        post.write(part).await;
+    }
+    assert_eq!(post.response().await.says(), (200, "ok"));
+    assert_eq!(client.poll().await.text(), "4slowly!!");
+}
+
+#[tokio::test]
+async fn a_body_of_which_nothing_comes_is_cut_off_with_408() {
     let mut host = Host::with(|config| config.body_timeout = Duration::from_millis(50)).await;
     let client = Polling::open(&host).await;
     let mut post = client.start_post(10).await;

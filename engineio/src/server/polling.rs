@@ -1,15 +1,17 @@
 //! GET and POST of long-polling: bodies within limits, requests turned into mail, replies into answers.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use super::mailbox::{Mail, Mailbox, PostBody, Reply};
 use super::{Body, Reset, empty};
@@ -71,10 +73,15 @@ where
             biased;
             // The session refused the request, or is over: the rest of the body does not matter.
             early = &mut answered => return early.map_or_else(|_| Ok(request_error(RequestError::UnknownSid)), respond),
-            complete = poll_fn(|cx| reading.poll(cx, &mut body)) => complete,
-            () = tokio::time::sleep(config.body_timeout) => {
-                tell(Err(PostDrop::Aborted));
-                return Ok(too_slow());
+            complete = while_it_comes(config.body_timeout, |cx| {
+                let read = reading.poll(cx, &mut body);
+                (read, reading.received)
+            }) => {
+                let Some(complete) = complete else {
+                    tell(Err(PostDrop::Aborted));
+                    return Ok(too_slow());
+                };
+                complete
             }
         },
     };
@@ -153,9 +160,39 @@ pub(super) fn request_error(error: RequestError) -> Response<Body> {
     response
 }
 
+/// Reads to the end, unless nothing comes for `stall`, or the end takes many times as long; then returns `None`. `read`
+/// also returns how many bytes have come by now.
+pub(super) async fn while_it_comes<T>(
+    stall: Duration,
+    mut read: impl FnMut(&mut Context<'_>) -> (Poll<T>, usize),
+) -> Option<T> {
+    let start = Instant::now();
+    let end = start + stall.saturating_mul(STALLS_IN_ALL);
+    let mut sleep = pin!(sleep_until(start + stall));
+    let mut received = 0;
+    poll_fn(|cx| {
+        let (read, by_now) = read(cx);
+        if let Poll::Ready(value) = read {
+            return Poll::Ready(Some(value));
+        }
+        if by_now > received {
+            received = by_now;
+            sleep.as_mut().reset((Instant::now() + stall).min(end));
+        }
+        sleep.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+/// How many times [`Config::body_timeout`] a whole body may take, so that a client which sends a byte from time to time
+/// does not hold its place for as long as it likes. With the default the 300 s of Node.js.
+const STALLS_IN_ALL: u32 = 15;
+
 /// A body on its way in, counted while it streams.
 pub(super) struct Reading {
     buffer: BytesMut,
+    /// Bytes that have come by now.
+    pub(super) received: usize,
     max: usize,
     /// Bytes read and thrown away since the body turned out too large.
     excess: usize,
@@ -172,7 +209,7 @@ const EXCESS_FACTOR: usize = 8;
 
 impl Reading {
     pub(super) fn new(max: usize) -> Self {
-        Self { buffer: BytesMut::new(), max, excess: 0 }
+        Self { buffer: BytesMut::new(), received: 0, max, excess: 0 }
     }
 
     /// The bytes that are kept by now.
@@ -182,7 +219,7 @@ impl Reading {
 
     pub(super) fn poll<B>(
         &mut self,
-        cx: &mut std::task::Context<'_>,
+        cx: &mut Context<'_>,
         body: &mut B,
     ) -> Poll<Result<ByteString, BodyError>>
     where
@@ -193,6 +230,7 @@ impl Reading {
                 Some(Ok(frame)) => {
                     // Trailers carry nothing for us.
                     let Ok(mut data) = frame.into_data() else { continue };
+                    self.received += data.len();
                     if self.excess > 0 || self.buffer.len() + data.len() > self.max {
                         self.buffer = BytesMut::new();
                         self.excess += data.len();

@@ -1,6 +1,6 @@
 //! The instance that a client has reached, where another one has the session.
 
-use std::future::{self, poll_fn};
+use std::future;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -105,21 +105,22 @@ impl<A: Application> Server<A> {
             Err(PostDrop::Binary)
         } else {
             let mut reading = Reading::new(config.max_payload_bytes);
-            let reading = poll_fn(|cx| {
+            let whole = polling::while_it_comes(config.body_timeout, |cx| {
                 let read = reading.poll(cx, &mut body);
                 let bytes = if let Poll::Ready(Ok(whole)) = &read { whole.len() } else { reading.len() };
-                if held.grow_to(bytes) { read.map(Some) } else { Poll::Ready(None) }
+                let read = if held.grow_to(bytes) { read.map(Some) } else { Poll::Ready(None) };
+                (read, reading.received)
             });
-            match timeout(config.body_timeout, reading).await {
-                Ok(Some(Ok(whole))) => Ok(whole),
-                Ok(Some(Err(BodyError::TooLarge))) => Err(PostDrop::TooLarge),
-                Ok(Some(Err(BodyError::Lost))) => return Err(Reset),
-                Ok(None) => {
+            match whole.await {
+                Some(Some(Ok(whole))) => Ok(whole),
+                Some(Some(Err(BodyError::TooLarge))) => Err(PostDrop::TooLarge),
+                Some(Some(Err(BodyError::Lost))) => return Err(Reset),
+                Some(None) => {
                     let mut response = self.conclude(Answer::Overloaded, false)?;
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     return Ok(response);
                 }
-                Err(_elapsed) => return Ok(polling::too_slow()),
+                None => return Ok(polling::too_slow()),
             }
         };
         unless_whole.finish();

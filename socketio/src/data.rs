@@ -87,11 +87,20 @@ impl Data {
     /// [`DataError::Mismatch`] for JSON of another shape, [`DataError::Malformed`] for text that is no JSON. Since a
     /// typed parse ends at the first mismatch, a failure costs a second pass to tell the two apart.
     pub fn args<T: FromArguments>(&self) -> Result<T, DataError> {
-        let read = placeholder::offering(&self.attachments, || {
-            let mut reader = ArgumentReader::new(self);
+        let read = |watches: bool| {
+            let mut reader = ArgumentReader { watches, ..ArgumentReader::new(self) };
             let value = T::from_arguments(&mut reader)?;
             reader.finish()?;
             Ok(value)
+        };
+        let read = placeholder::offering(&self.attachments, || {
+            let value = read(false)?;
+            if self.attachments.is_empty() || placeholder::all_taken() {
+                return Ok(value);
+            }
+            // The type leaves some out, or keeps their placeholders: only a closer look tells.
+            placeholder::watch();
+            read(true)
         });
         read.map_err(|error| match (self.validate(), error) {
             (Err(malformed), _) => malformed,
@@ -256,7 +265,12 @@ impl<T: DeserializeOwned> FromArguments for T {
 
 impl FromArguments for Data {
     fn from_arguments(arguments: &mut ArgumentReader<'_>) -> Result<Self, DataError> {
-        arguments.skip()?;
+        if arguments.data.valid {
+            arguments.rest = "]";
+        } else {
+            arguments.skip()?;
+        }
+        placeholder::take_all();
         Ok(Self { valid: true, ..arguments.data.clone() })
     }
 }
@@ -287,11 +301,13 @@ pub struct ArgumentReader<'a> {
     /// From the next argument on, or from the closing bracket.
     rest: &'a str,
     argument: usize,
+    /// Placeholders that a type keeps in place of their attachments are noticed.
+    watches: bool,
 }
 
 impl<'a> ArgumentReader<'a> {
     fn new(data: &'a Data) -> Self {
-        Self { data, rest: data.arguments(), argument: 0 }
+        Self { data, rest: data.arguments(), argument: 0, watches: false }
     }
 
     /// Parses the next argument; where there is none, `null`.
@@ -306,7 +322,7 @@ impl<'a> ArgumentReader<'a> {
             return serde_json::from_str("null").map_err(mismatch);
         }
         let values = serde_json::Deserializer::from_str(self.rest);
-        let (value, end) = if self.data.attachments.is_empty() {
+        let (value, end) = if !self.watches {
             let mut values = values.into_iter::<T>();
             let value = values.next().ok_or(DataError::Malformed)?.map_err(mismatch)?;
             (value, values.byte_offset())

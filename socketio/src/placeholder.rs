@@ -27,7 +27,9 @@ thread_local! {
 /// The attachments of the packet that is being read.
 struct Offered {
     attachments: Vec<Bytes>,
-    /// Which of them have been read so far, and how.
+    /// A bit for each of the first that a value has taken.
+    taken: u64,
+    /// How each is used, once that is watched.
     uses: Vec<Use>,
 }
 
@@ -149,17 +151,47 @@ pub(crate) fn collect(attachments: &[Bytes]) -> usize {
 
 /// Runs `read` with `attachments` in reach of every [`Binary`] it deserializes.
 pub(crate) fn offering<R>(attachments: &[Bytes], read: impl FnOnce() -> R) -> R {
-    let offered = (!attachments.is_empty())
-        .then(|| Offered { attachments: attachments.to_vec(), uses: vec![Use::default(); attachments.len()] });
+    let offered =
+        (!attachments.is_empty()).then(|| Offered { attachments: attachments.to_vec(), taken: 0, uses: Vec::new() });
     let _restored = Restored { slot: &OFFERED, before: OFFERED.replace(offered) };
     read()
+}
+
+/// Starts to note how the attachments in reach are used.
+pub(crate) fn watch() {
+    OFFERED.with_borrow_mut(|offered| {
+        if let Some(offered) = offered {
+            offered.uses = vec![Use::default(); offered.attachments.len()];
+        }
+    });
+}
+
+/// Returns `true` if a value has taken each of the attachments in reach, so that no placeholder can stand for one
+/// elsewhere. `false` may also mean that there are too many to tell.
+pub(crate) fn all_taken() -> bool {
+    OFFERED.with_borrow(|offered| {
+        offered.as_ref().is_none_or(|offered| offered.taken.count_ones() as usize == offered.attachments.len())
+    })
+}
+
+/// Notes that a value has taken all attachments in reach.
+pub(crate) fn take_all() {
+    OFFERED.with_borrow_mut(|offered| {
+        if let Some(offered) = offered {
+            offered.taken = u64::MAX.unbounded_shr(64_u32.saturating_sub(offered.attachments.len() as u32));
+            offered.uses.fill(Use::Taken);
+        }
+    });
 }
 
 /// Returns the attachment of a number, for a value that keeps it.
 fn take(num: usize) -> Option<Bytes> {
     OFFERED.with_borrow_mut(|offered| {
         let offered = offered.as_mut()?;
-        *offered.uses.get_mut(num)? = Use::Taken;
+        offered.taken |= u32::try_from(num).map_or(0, |num| 1_u64.unbounded_shl(num));
+        if let Some(used) = offered.uses.get_mut(num) {
+            *used = Use::Taken;
+        }
         offered.attachments.get(num).cloned()
     })
 }
@@ -193,6 +225,7 @@ pub(crate) fn from_str<T: serde::de::DeserializeOwned>(
         return serde_json::from_str(json);
     }
     offering(attachments, || {
+        watch();
         let Watched(value) = serde_json::from_str(json)?;
         if has_stray() { Err(serde::de::Error::custom(STRAY)) } else { Ok(value) }
     })

@@ -217,11 +217,7 @@ impl Reading {
         self.buffer.len()
     }
 
-    pub(super) fn poll<B>(
-        &mut self,
-        cx: &mut Context<'_>,
-        body: &mut B,
-    ) -> Poll<Result<ByteString, BodyError>>
+    pub(super) fn poll<B>(&mut self, cx: &mut Context<'_>, body: &mut B) -> Poll<Result<ByteString, BodyError>>
     where
         B: hyper::body::Body<Data = Bytes> + Unpin,
     {

@@ -1,13 +1,15 @@
 //! What the load generator measures: `cargo run --release -p socketio --features redis --example fanout -- --port 3000 --workers 2`.
 //!
 //! With `--recovery 1` clients that were cut off come back to their session; with `--redis redis://127.0.0.1/` it is one of
-//! several instances. In the namespace `/bench`, `join` takes a room and acks it, `cast` sends its payload to everyone in
-//! the sender's room, the sender too, and `echo` acks its payload; both take binary data too.
+//! several instances. `--ping-interval` and `--ping-timeout` take milliseconds. In the namespace `/bench`, `join` takes a
+//! room and acks it, `cast` sends its payload to everyone in the sender's room, the sender too, and `echo` acks its payload;
+//! both take binary data too.
 
 use std::error::Error;
+use std::time::Duration;
 
 use socketio::adapter::redis::{Redis, RedisConfig};
-use socketio::server::RecoveryConfig;
+use socketio::server::{Config, RecoveryConfig};
 use socketio::{Ack, Data, Io, Socket};
 use tokio::net::TcpListener;
 
@@ -38,8 +40,21 @@ fn flag(name: &str, default: u16) -> Result<u16, std::num::ParseIntError> {
     text(name).map_or(Ok(default), |value| value.parse())
 }
 
+/// The default settings, but for what flags say of heartbeats.
+fn config() -> Result<Config, std::num::ParseIntError> {
+    let mut config = Config::default();
+    for (name, setting) in
+        [("--ping-interval", &mut config.engine.ping_interval), ("--ping-timeout", &mut config.engine.ping_timeout)]
+    {
+        if let Some(value) = text(name) {
+            *setting = Duration::from_millis(value.parse()?);
+        }
+    }
+    Ok(config)
+}
+
 async fn serve(port: u16, recovery: bool) -> Result<(), Box<dyn Error>> {
-    let mut builder = Io::builder().namespace("/bench", |bench| {
+    let mut builder = Io::builder().config(config()?).namespace("/bench", |bench| {
         bench.on_ack("join", join).on("cast", cast).on_ack("echo", echo);
     });
     if recovery {

@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 // What the load generator measures, on the reference server: the same events as `socketio/examples/fanout.rs`.
 //
 // Set up as its documentation says under "Performance tuning" and "Memory usage": the native add-on `bufferutil` of `ws`,
@@ -7,14 +8,21 @@ import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 import { Server } from "socket.io";
 
-// With --recovery clients that were cut off come back to their session.
+// With --recovery clients that were cut off come back to their session; the times are milliseconds.
 const { values } = parseArgs({
-  options: { port: { type: "string", default: "3000" }, recovery: { type: "boolean", default: false } },
+  options: {
+    port: { type: "string", default: "3000" },
+    recovery: { type: "boolean", default: false },
+    "ping-interval": { type: "string", default: "25000" },
+    "ping-timeout": { type: "string", default: "20000" },
+  },
 });
 
 const http = createServer();
 const io = new Server(http, {
   serveClient: false,
+  pingInterval: Number(values["ping-interval"]),
+  pingTimeout: Number(values["ping-timeout"]),
   ...(values.recovery && { connectionStateRecovery: { maxDisconnectionDuration: 120_000 } }),
 });
 io.engine.on("connection", (rawSocket) => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,7 +36,7 @@ const isUp = (port) =>
     probe.on('error', () => resolve(false));
   });
 
-/** Starts a process that listens on a port; the answer kills it. */
+/** Starts a process that listens on a port; the answer kills it, and has its `pid`. */
 export async function start(command, args, port) {
   const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit'] });
   children.add(child);
@@ -45,10 +45,30 @@ export async function start(command, args, port) {
     assert.equal(child.exitCode, null, `${command} ended`);
     return isUp(port);
   });
-  return async () => {
+  const kill = async () => {
     child.kill('SIGKILL');
     await ended;
   };
+  return Object.assign(kill, { pid: child.pid });
+}
+
+/** The most memory that a process has had resident, in bytes. */
+export function peakMemory(pid) {
+  const [, kib] = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  return Number(kib) * 1024;
+}
+
+/** Whether a server at `port` still has its end of the connection that comes from `clientPort`. */
+export function isServed(port, clientPort) {
+  const ESTABLISHED = '01';
+  const hex = (number) => number.toString(16).toUpperCase().padStart(4, '0');
+  return readFileSync('/proc/net/tcp', 'utf8')
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .some(
+      ([, local, remote, state]) =>
+        state === ESTABLISHED && local.endsWith(`:${hex(port)}`) && remote.endsWith(`:${hex(clientPort)}`),
+    );
 }
 
 /** Starts a Redis that keeps nothing. */

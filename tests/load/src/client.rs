@@ -188,14 +188,24 @@ impl Connection {
     /// The connection is broken.
     pub async fn flush(&mut self) -> io::Result<()> {
         while self.written < self.output.len() {
-            self.written += self.stream.write(&self.output[self.written..]).await?;
+            let written = self.stream.write(&self.output[self.written..]).await?;
+            self.wrote(written);
         }
-        self.output.clear();
-        self.written = 0;
         Ok(())
     }
 
-    /// Writes what was pushed, then waits for the next packet. Nothing is lost if this is given up and called again.
+    /// Takes note of what a write has taken.
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        // There may be something to write at all times. What is moved here is no more than what is dropped.
+        if self.written >= self.output.len() - self.written {
+            self.output.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Writes what was pushed, then waits for the next packet; reads meanwhile, since a server may take no more until what
+    /// it has sent is read. Nothing is lost if this is given up and called again.
     ///
     /// # Errors
     /// The connection is closed or broken, or the server sends what no server should.
@@ -204,8 +214,11 @@ impl Connection {
             if let Some(packet) = self.parse()? {
                 return Ok(&self.input[packet]);
             }
-            self.flush().await?;
-            self.read().await?;
+            if self.written == self.output.len() {
+                self.read().await?;
+            } else {
+                self.write_or_read().await?;
+            }
         }
     }
 
@@ -237,9 +250,38 @@ impl Connection {
 
     /// Reads what has come, waiting for it if nothing has.
     async fn read(&mut self) -> io::Result<()> {
+        self.drop_parsed();
+        let bytes = self.stream.read_buf(&mut self.input).await?;
+        self.has_read(bytes)
+    }
+
+    /// Writes some of what was pushed, or reads while the server takes nothing.
+    async fn write_or_read(&mut self) -> io::Result<()> {
+        self.drop_parsed();
+        let (mut reading, mut writing) = self.stream.split();
+        tokio::select! {
+            biased;
+            written = writing.write(&self.output[self.written..]) => {
+                let bytes = written?;
+                self.wrote(bytes);
+                Ok(())
+            }
+            read = reading.read_buf(&mut self.input) => {
+                let bytes = read?;
+                self.has_read(bytes)
+            }
+        }
+    }
+
+    /// Makes room for what is to be read.
+    fn drop_parsed(&mut self) {
         self.input.drain(..self.parsed);
         self.parsed = 0;
-        if self.stream.read_buf(&mut self.input).await? == 0 {
+    }
+
+    /// Takes note of what a read has brought.
+    fn has_read(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if self.input.len() == self.input.capacity() {
@@ -347,6 +389,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -366,6 +410,41 @@ mod tests {
         ] {
             assert_eq!(Packet::parse(text.as_bytes()), packet, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_reads_nothing_until_it_is_read_from_is_no_dead_end() {
+        const FRAMES: usize = 64;
+        let data = vec![b'x'; 1_000_000];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let sent = data.clone();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x020{").await.unwrap();
+            for _ in 0..FRAMES {
+                stream.write_all(&[TEXT, 127]).await.unwrap();
+                stream.write_all(&(sent.len() as u64).to_be_bytes()).await.unwrap();
+                stream.write_all(&sent).await.unwrap();
+            }
+            let frame = 2 + 8 + 4 + sent.len();
+            let mut received = vec![0; FRAMES * frame];
+            stream.read_exact(&mut received).await.unwrap();
+            received.chunks(frame).all(|frame| frame[14..] == sent)
+        });
+        let target = Target { address, path: "/socket.io/".to_owned(), namespace: "/".to_owned() };
+        let mut connection = Connection::dial(&target, 0).await.unwrap();
+        let text = String::from_utf8(data).unwrap();
+        for _ in 0..FRAMES {
+            connection.push(&text);
+        }
+        for _ in 0..FRAMES {
+            let packet = timeout(OPEN_LIMIT, connection.next()).await.unwrap().unwrap();
+            assert_eq!(packet, text.as_bytes());
+        }
+        connection.flush().await.unwrap();
+        assert!(server.await.unwrap());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod acks;
 pub mod avalanche;
+pub mod bulk;
 pub mod cast;
 pub mod churn;
 pub mod client;

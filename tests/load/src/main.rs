@@ -7,13 +7,14 @@ use clap::Command;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use syncwatch_load::options::Options;
 use syncwatch_load::report::{Report, progress};
-use syncwatch_load::{avalanche, cast, churn, echo, idle, jitter, polling, room};
+use syncwatch_load::{avalanche, bulk, cast, churn, echo, idle, jitter, polling, room};
 use tokio::runtime::{Builder, LocalOptions};
 
 /// Measures once.
 async fn run(mode: &str, options: &Options) -> io::Result<Report> {
     match mode {
         avalanche::NAME => avalanche::run(options).await,
+        bulk::NAME => bulk::run(options).await,
         cast::NAME => cast::run(options).await,
         churn::NAME => churn::run(options).await,
         echo::NAME => echo::run(options).await,
@@ -32,6 +33,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommands([
             avalanche::command(),
+            bulk::command(),
             cast::command(),
             churn::command(),
             echo::command(),

@@ -34,7 +34,15 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn rss_kib(&self) -> io::Result<u64> {
-        self.sum(rss_kib)
+        self.sum(|pid| status_kib(pid, "VmRSS:"))
+    }
+
+    /// The most resident memory in KiB that the process has had at a time. Each child adds its own peak, whenever that was.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn peak_rss_kib(&self) -> io::Result<u64> {
+        self.sum(|pid| status_kib(pid, "VmHWM:"))
     }
 
     /// How many files the process may have open; none where there is no limit.
@@ -79,9 +87,10 @@ fn cpu_nanos(pid: u32) -> io::Result<u64> {
     Ok(nanos)
 }
 
-fn rss_kib(pid: u32) -> io::Result<u64> {
+/// A field of the process's status that is a number of KiB.
+fn status_kib(pid: u32, field: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
     Ok(line.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
@@ -113,6 +122,16 @@ mod tests {
         assert!(Process::current().rss_kib().unwrap() > Process::new(child.id()).rss_kib().unwrap());
         drop(child.stdin.take());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_peak_of_memory_stays() {
+        let process = Process::current();
+        let before = process.rss_kib().unwrap();
+        let block = vec![1_u8; 64 << 20];
+        assert!(block.iter().all(|byte| *byte == 1));
+        drop(block);
+        assert!(process.peak_rss_kib().unwrap() >= before + (60 << 10));
     }
 
     #[test]

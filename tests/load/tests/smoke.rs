@@ -61,6 +61,8 @@ fn measure_over_websocket(address: SocketAddr, pid: u32) {
     for mode in [
         &["echo", "--clients", "3", "--in-flight", "4"][..],
         &["echo", "--clients", "2", "--in-flight", "2", "--payload", "70000"],
+        // More than a server lets wait, for clients that read what they get.
+        &["bulk", "--clients", "1", "--in-flight", "10", "--payload", "999000"],
         &["cast", "--rooms", "2", "--members", "5"],
         &["cast", "--rooms", "1", "--members", "5", "--payload", "70000"],
         &["churn", "--concurrency", "3"],
@@ -126,7 +128,7 @@ async fn our_server_loses_nothing() -> Result<(), Box<dyn Error>> {
 fn a_server_that_is_not_there_is_no_measurement() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let pid = std::process::id().to_string();
-    for mode in ["idle", "echo", "cast", "churn", "polling"] {
+    for mode in ["idle", "echo", "bulk", "cast", "churn", "polling"] {
         let arguments = [mode, "--address", &address, "--pid", &pid, "--warmup", "0", "--seconds", "0.1"];
         let output = Command::new(env!("CARGO_BIN_EXE_load")).args(arguments).output().unwrap();
         assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]), "{mode}");

@@ -114,6 +114,9 @@ impl Metric {
     pub(crate) const CUTS: Self = Self::new("/cuts", "");
     pub(crate) const RECOVERED: Self = Self::new("/recovered", "");
     pub(crate) const JOIN_CPU: Self = Self::new("/cpu_us_per_join", "µs");
+    pub(crate) const GOODPUT: Self = Self::new("/goodput_mb_per_second", "MB/s");
+    pub(crate) const CPU_GOODPUT: Self = Self::new("/goodput_mb_per_cpu_second", "MB/s");
+    pub(crate) const PEAK_MEMORY: Self = Self::new("/peak_rss_mib", "MiB");
     pub(crate) const LOST: Self = Self::new("/lost", "");
     pub(crate) const ERRORS: Self = Self::new("/errors", "");
 

@@ -178,6 +178,9 @@ fn summary(record: &Record) -> String {
         (Metric::MEMORY, "memory each"),
         (Metric::IDLE_CPU, "CPU per 1,000 and second"),
         (Metric::RATE, "done"),
+        (Metric::GOODPUT, "payload"),
+        (Metric::CPU_GOODPUT, "payload per second of CPU"),
+        (Metric::PEAK_MEMORY, "most memory"),
         (Metric::LATENCY, "p99"),
     ];
     let mut parts = figures

@@ -229,22 +229,31 @@ impl<'a> Tokens<'a> {
 impl<'a> Iterator for Tokens<'a> {
     type Item = (usize, Token<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = skip_whitespace(self.json.get(self.at..)?);
-        let at = self.json.len() - rest.len();
-        let token = match rest.bytes().next()? {
+        let bytes = self.json.as_bytes();
+        let mut at = self.at;
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
+            at += 1;
+        }
+        let token = match bytes.get(at)? {
             b'[' => Token::Begin { object: false },
             b'{' => Token::Begin { object: true },
             b']' | b'}' => Token::End,
             b',' => Token::Comma,
             b':' => Token::Colon,
             b'"' => {
-                let text = rest.get(1..).unwrap_or_default();
+                let text = self.json.get(at + 1..).unwrap_or_default();
                 Token::Text(text.get(..string_end(text).unwrap_or(text.len())).unwrap_or_default())
             }
             _ => {
-                let end = rest.find([',', ']', '}', ':', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
-                Token::Word(rest.get(..end).unwrap_or_default())
+                let mut end = at;
+                while let Some(byte) = bytes.get(end)
+                    && !matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r')
+                {
+                    end += 1;
+                }
+                Token::Word(self.json.get(at..end).unwrap_or_default())
             }
         };
         self.at = at + token.len();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use socketio::server::{DisconnectReason, NamespaceBuilder, Refusal as ConnectRefusal};
+use socketio::server::{DisconnectReason, EmitError, NamespaceBuilder, Refusal as ConnectRefusal};
 use socketio::{Ack, Socket};
 
 use self::event::{
@@ -429,13 +429,16 @@ pub(crate) fn password_failure(error: PasswordError) -> Refusal {
 
 /// Sends an event; a client that has left meanwhile needs it no more.
 pub(crate) fn emit(socket: &Socket, name: &str, payload: &impl Serialize) {
-    if let Err(socketio::server::EmitError::Usage(error)) = socket.emit(name, payload) {
-        tracing::error!(event = name, %error, "an event could not be encoded");
+    match socket.emit(name, payload) {
+        Err(EmitError::Usage(error)) => tracing::error!(event = name, %error, "an event could not be encoded"),
+        // A client that misses an event has a wrong picture of its room; one that comes back gets a right one.
+        Err(EmitError::Full) => socket.close_connection(),
+        Ok(()) | Err(_) => {}
     }
 }
 
 fn acknowledge(ack: Option<Ack>, payload: &impl Serialize) {
-    if let Some(Err(socketio::server::EmitError::Usage(error))) = ack.map(|ack| ack.send(payload)) {
+    if let Some(Err(EmitError::Usage(error))) = ack.map(|ack| ack.send(payload)) {
         tracing::error!(%error, "an ack could not be encoded");
     }
 }

@@ -37,8 +37,10 @@ pub(super) enum Mail {
     },
     /// The client has opened another connection, and has its session there.
     Superseded,
-    /// The server is closing; the layer below closes the session.
-    ShutDown,
+    /// The server is closing; the layer below closes the session, unless `close` asks for it here.
+    ShutDown {
+        close: bool,
+    },
     /// What the middleware says, behind everything it has sent itself.
     Decided {
         slot: Slot,
@@ -689,7 +691,8 @@ impl Handler for Client {
                 }
             }
             Mail::Superseded => self.close(DisconnectReason::ConnectionLost, link),
-            Mail::ShutDown => {
+            Mail::ShutDown { close: true } => self.close(DisconnectReason::ServerShuttingDown, link),
+            Mail::ShutDown { close: false } => {
                 self.closing = true;
                 self.leave_all(DisconnectReason::ServerShuttingDown);
             }
@@ -706,7 +709,7 @@ impl Handler for Client {
     fn frame_of(mail: &Mail) -> Option<&Frame> {
         match mail {
             Mail::Send { packet, .. } => packet.single_frame(),
-            Mail::Ask(_) | Mail::Disconnect { .. } | Mail::Superseded | Mail::ShutDown | Mail::Decided { .. } => None,
+            Mail::Ask(_) | Mail::Disconnect { .. } | Mail::Superseded | Mail::ShutDown { .. } | Mail::Decided { .. } => None,
         }
     }
 

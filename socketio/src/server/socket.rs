@@ -633,8 +633,11 @@ impl Socket {
     /// Closes the client's connection without a DISCONNECT packet, as a server does that goes away: the published clients
     /// come back from that by themselves. The reason is [`DisconnectReason::ServerShuttingDown`].
     pub fn close_connection(&self) {
-        let socket = self.clone();
-        self.behind_events(move || socket.shut_down());
+        let link = self.shared.link.clone();
+        self.behind_events(move || {
+            // An error means that it is gone already.
+            let _gone = link.order(Mail::ShutDown { close: true });
+        });
     }
 
     /// Sends a packet that asks for an ack; where the socket is gone its asker is dropped.
@@ -654,7 +657,7 @@ impl Socket {
     /// Lets the client's sockets leave, since the server is closing.
     pub(super) fn shut_down(&self) {
         // An error means that it is gone already.
-        let _gone = self.shared.link.order(Mail::ShutDown);
+        let _gone = self.shared.link.order(Mail::ShutDown { close: false });
     }
 
     /// Takes a packet of a broadcast, unless the socket is gone. Where too much waits for the client, the namespace's policy

@@ -304,3 +304,16 @@ async fn nothing_is_received_after_the_goodbye() {
     drop(socket);
     server.finish().await;
 }
+
+#[tokio::test]
+async fn the_connection_of_a_socket_is_closed_without_a_packet_behind_what_it_was_sent() {
+    let (server, mut lines) = reasons().await;
+    let mut client = Client::joined(&server).await;
+    let socket = server.sockets(1).await.remove(0);
+    socket.emit("last", ()).unwrap();
+    socket.close_connection();
+    client.expect([r#"42["last"]"#]).await;
+    client.expect_end().await;
+    lines.expect(["server shutting down"]).await;
+    server.finish().await;
+}

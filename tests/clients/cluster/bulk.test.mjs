@@ -226,10 +226,11 @@ describe('readers of every speed', { concurrency: true }, () => {
       slow.send();
       stopping.send();
       const stopped = stopping.clients[0].reached;
+      const stoppingPort = stopping.reader.port; // a socket that is closed has forgotten it
       const closed = stopped.then(() =>
         until(
           'the client that does not read to be closed',
-          () => !isServed(port, stopping.reader.port),
+          () => !isServed(port, stoppingPort),
           (PING_INTERVAL_MS + PING_TIMEOUT_MS + GRACE_MS) / 1000,
         ),
       );

@@ -572,6 +572,19 @@ async fn a_websocket_through_another_instance_becomes_the_transport() {
 }
 
 #[tokio::test]
+async fn what_clients_send_is_taken_through_another_instance_too() {
+    let (mut owner, front) = Node::pair().await;
+    let client = Polling::open(&owner).await;
+    let encoded = client.sid.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let client = Polling { sid: encoded, ..client.at(&front) };
+    assert_eq!(client.post("bAQID\n").await.says(), (200, "ok"));
+    assert_eq!(owner.message().await, Message::Binary(vec![1, 2, 3].into()));
+    let headers = [&support::UPGRADE[..], &[("Sec-WebSocket-Protocol", "arduino")]].concat();
+    let response = request(front.addr, "GET", &client.websocket_target(), &headers).await;
+    assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, Some("arduino")));
+}
+
+#[tokio::test]
 async fn messages_during_an_upgrade_arrive_once_and_in_order() {
     let (mut owner, front) = Node::pair().await;
     let client = Polling::open(&owner).await;

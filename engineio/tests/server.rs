@@ -349,7 +349,7 @@ async fn the_own_origin_may_be_written_as_a_websocket_url_and_with_the_default_p
 }
 
 #[tokio::test]
-async fn two_origins_or_two_hosts_are_nobodys_own() {
+async fn two_origins_or_two_hosts_are_refused() {
     let host = Host::start().await;
     for fields in [
         "Host: a.example\r\nOrigin: http://a.example\r\nOrigin: http://b.example",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socketio::adapter::redis::{Redis, RedisConfig};
 use socketio::server::{Config, RecoveryConfig};
-use socketio::{Ack, Data, Io, Socket};
+use socketio::{Ack, Argument, Io, Socket};
 use tokio::net::TcpListener;
 
 async fn join(socket: Socket, room: String, ack: Option<Ack>) {
@@ -19,15 +19,15 @@ async fn join(socket: Socket, room: String, ack: Option<Ack>) {
     let _left = ack.map(|ack| ack.send(()));
 }
 
-// `Data` is passed on as it came, unread, with its attachments.
-async fn cast(socket: Socket, payload: Data) {
+// An `Argument` is passed on as it came, unread, with its attachments.
+async fn cast(socket: Socket, payload: Argument) {
     for room in socket.rooms() {
-        let _left = socket.namespace().to(room).emit("cast", &payload);
+        let _left = socket.namespace().to(room).emit("cast", (&payload,));
     }
 }
 
-async fn echo(_: Socket, payload: Data, ack: Option<Ack>) {
-    let _left = ack.map(|ack| ack.send(payload));
+async fn echo(_: Socket, payload: Argument, ack: Option<Ack>) {
+    let _left = ack.map(|ack| ack.send((payload,)));
 }
 
 /// The text behind a flag.

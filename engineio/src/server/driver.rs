@@ -78,10 +78,10 @@ struct Ahead {
 /// end of a client that sends little are still noticed.
 const MAX_AHEAD: Ahead = Ahead { bytes: 64 * 1024, messages: 64 };
 
-/// How many bytes of messages one turn reads before other tasks of its thread get theirs.
-const MAX_TURN_BYTES: usize = 1 << 20;
+/// How many bytes one turn reads before other tasks of its thread get theirs.
+const MAX_TURN_BYTES: usize = 256 * 1024;
 /// What some packets of a polling body count in that, however small they are.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 16 * 1024;
 
 /// The handler's way to its client, over some fields of a driver while others are in use.
 macro_rules! link {
@@ -193,15 +193,15 @@ impl<H: Handler> Driver<H> {
         armed: &mut Instant,
     ) -> Poll<()> {
         self.settled = false;
-        let mut read = 0;
+        let mut budget = MAX_TURN_BYTES;
         loop {
             let now = now();
             self.take_mail(now);
             let called = std::mem::take(&mut self.called);
             if called {
-                read += self.read(cx, io, now);
-                self.read_candidate(cx, io, now);
-                read += self.poll_requests(io, now);
+                self.read(cx, io, &mut budget, now);
+                self.read_candidate(cx, io, &mut budget, now);
+                self.poll_requests(io, &mut budget, now);
                 self.handle_timeouts(now);
             }
             if !self.settled {
@@ -215,7 +215,7 @@ impl<H: Handler> Driver<H> {
             if called || deadline != *armed {
                 self.called |= is_due(io, sleep.as_mut(), armed, deadline);
             }
-            if read >= MAX_TURN_BYTES {
+            if budget == 0 {
                 self.count_bytes();
                 self.mailbox.pause(self.backlog());
                 cx.waker().wake_by_ref();
@@ -406,19 +406,17 @@ impl<H: Handler> Driver<H> {
         self.closed.is_none() && (little_ahead || self.keeps_up())
     }
 
-    /// Reads what the WebSocket has, and returns how many bytes of messages that were.
-    fn read(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) -> usize {
-        let Some(mut websocket) = self.websocket.take() else { return 0 };
-        let mut bytes = 0;
+    /// Reads what the WebSocket has, as long as there is room and the budget of this turn lasts.
+    fn read(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, budget: &mut usize, now: Instant) {
+        let Some(mut websocket) = self.websocket.take() else { return };
         while self.closed.is_none() {
-            if bytes >= MAX_TURN_BYTES || !self.has_room() {
+            if *budget == 0 || !self.has_room() {
                 self.stopped = true;
                 break;
             }
-            let read = websocket.poll_read(io, |event| {
+            let read = websocket.poll_read(io, budget, |event| {
                 match event {
                     Event::Frame(frame) => {
-                        bytes += frame.len();
                         self.session.handle(Input::Frame(frame), now);
                         self.perform(now);
                         // At once, while the message is in the processor's cache.
@@ -432,7 +430,7 @@ impl<H: Handler> Driver<H> {
                         }
                     }
                 }
-                bytes < MAX_TURN_BYTES && self.has_room()
+                self.has_room()
             });
             match read {
                 Poll::Pending => break,
@@ -445,14 +443,13 @@ impl<H: Handler> Driver<H> {
             }
         }
         self.websocket = Some(websocket);
-        bytes
     }
 
-    fn read_candidate(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, now: Instant) {
+    fn read_candidate(&mut self, cx: &mut Context<'_>, io: &mut Context<'_>, budget: &mut usize, now: Instant) {
         let Some(mut candidate) = self.candidate.take() else { return };
         let mut frames = Vec::new();
         let mut pong: Option<Frame> = None;
-        let read = candidate.poll_read(io, |event| {
+        let read = candidate.poll_read(io, budget, |event| {
             match event {
                 Event::Frame(frame) => frames.push(frame),
                 Event::Control(frame) => pong = Some(frame),
@@ -462,6 +459,7 @@ impl<H: Handler> Driver<H> {
         if let Some(pong) = pong {
             candidate.write_soon(pong);
         }
+        self.called |= matches!(read, Poll::Ready(None)); // the budget is spent, and there may be more
         self.candidate = Some(candidate);
         for frame in frames {
             // The first frame may make the candidate the transport; those behind it are the session's.
@@ -480,7 +478,7 @@ impl<H: Handler> Driver<H> {
             self.perform(now);
         }
         if self.candidate.is_none() && self.websocket.is_some() {
-            let _bytes = self.read(cx, io, now); // registers the new transport with this task
+            self.read(cx, io, budget, now); // registers the new transport with this task
         }
         if let Some(candidate) = &mut self.candidate
             && let Poll::Ready(Err(_broken)) = candidate.poll_probe(io)
@@ -522,17 +520,16 @@ impl<H: Handler> Driver<H> {
         }
     }
 
-    /// Reads on in the body of a POST that is complete, as far as there is room, and notices a poll that its client gave
-    /// up. Returns what that counts in one turn.
-    fn poll_requests(&mut self, cx: &mut Context<'_>, now: Instant) -> usize {
-        let mut read = 0;
+    /// Reads on in the body of a POST that is complete, as long as there is room and the budget of this turn lasts, and
+    /// notices a poll that its client gave up.
+    fn poll_requests(&mut self, cx: &mut Context<'_>, budget: &mut usize, now: Instant) {
         while self.session.has_unread() || self.has_body(cx) {
-            if read >= MAX_TURN_BYTES || !self.has_room() {
+            if *budget == 0 || !self.has_room() {
                 self.stopped = true;
                 break;
             }
             self.read_body(now);
-            read += BATCH_BYTES;
+            *budget = budget.saturating_sub(BATCH_BYTES);
         }
         if let Some(requests) = &mut self.requests
             && let Some(PostBody::Dropped(drop)) = requests.post_body
@@ -550,7 +547,6 @@ impl<H: Handler> Driver<H> {
             self.session.handle(Input::PollAborted, now);
             self.perform(now);
         }
-        read
     }
 
     /// Returns `true` if the body of a POST is there, to be read.

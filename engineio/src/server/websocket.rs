@@ -212,11 +212,12 @@ impl WebSocket {
         }
     }
 
-    /// Reads what there is and hands each message, and each control frame that is due, to `on_event`, which answers
-    /// false to stop. Ready with `None` where it was stopped.
+    /// Reads what there is, as long as the `budget` of bytes lasts, and hands each message, and each control frame that is
+    /// due, to `on_event`, which answers false to stop. Ready with `None` where it was stopped.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
+        budget: &mut usize,
         mut on_event: impl FnMut(Event) -> bool,
     ) -> Poll<Option<End>> {
         if !self.rewind.is_empty() {
@@ -229,7 +230,7 @@ impl WebSocket {
             }
         }
         let mut scratch = Scratch::take();
-        loop {
+        while *budget > 0 {
             let mut buf = ReadBuf::new(&mut scratch.0);
             if let Err(_lost) = ready!(self.stream.poll_read(cx, &mut buf)) {
                 return Poll::Ready(Some(End::Lost));
@@ -237,6 +238,7 @@ impl WebSocket {
             if buf.filled().is_empty() {
                 return Poll::Ready(Some(End::Lost));
             }
+            *budget = budget.saturating_sub(buf.filled().len());
             match self.feed(buf.filled(), &mut on_event) {
                 Fed::All => {}
                 Fed::Stopped => return Poll::Ready(None),
@@ -244,6 +246,7 @@ impl WebSocket {
                 Fed::Failed(_) => return Poll::Ready(Some(End::Failed)),
             }
         }
+        Poll::Ready(None)
     }
 
     fn feed(&mut self, input: &[u8], on_event: &mut impl FnMut(Event) -> bool) -> Fed {

@@ -709,7 +709,11 @@ impl Handler for Client {
     fn frame_of(mail: &Mail) -> Option<&Frame> {
         match mail {
             Mail::Send { packet, .. } => packet.single_frame(),
-            Mail::Ask(_) | Mail::Disconnect { .. } | Mail::Superseded | Mail::ShutDown { .. } | Mail::Decided { .. } => None,
+            Mail::Ask(_)
+            | Mail::Disconnect { .. }
+            | Mail::Superseded
+            | Mail::ShutDown { .. }
+            | Mail::Decided { .. } => None,
         }
     }
 

@@ -277,8 +277,7 @@ impl<S: RoomStore> App<S> {
             HEALTH_LIVE | HEALTH_READY | METRICS if !readable => answers::method_not_allowed("GET"),
             HEALTH_LIVE => live(),
             HEALTH_READY => {
-                let failed_writes = || self.metrics.failed_writes.get();
-                let checks = self.readiness.checks(failed_writes, || self.check_backends()).await;
+                let checks = self.readiness.checks(|| self.check_backends()).await;
                 ready(&checks, self.draining.load(Ordering::Relaxed))
             }
             METRICS => {
@@ -433,7 +432,6 @@ mod tests {
         let full = ready_status(&app).await;
         std::fs::remove_file(filler).unwrap();
         drop(file);
-        tokio::time::sleep(crate::http::health::FRESH_FOR).await;
         let healed = ready_status(&app).await;
         app.service.state.shutdown().await;
         app.service.sockets.detach();

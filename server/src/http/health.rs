@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::Serialize;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::{Answer, failure_with, success};
 
@@ -33,43 +34,39 @@ impl Check {
     }
 }
 
-/// The last checks of the backends.
+/// The last check of the backends.
 ///
 /// A check costs each backend a write, and anyone may ask for one. So requests that come at the same time share one check,
-/// and its result counts for [`FRESH_FOR`].
+/// and checks begin at least [`SPACING`] after each other. No request gets a result that is older than itself.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<Option<Checked>>);
 
 #[derive(Debug)]
 struct Checked {
-    at: Instant,
-    /// How many writes had failed when the check began.
-    failed_writes: u64,
+    began: Instant,
     checks: Vec<Check>,
 }
 
 impl Readiness {
-    /// Returns how the backends are, and asks them by `ask` if that is not known.
-    ///
-    /// `failed_writes` returns how many writes have failed so far. A result that all is well does not outlast a failed
-    /// write: the next request asks again.
-    pub async fn checks(&self, failed_writes: impl Fn() -> u64, ask: impl AsyncFnOnce() -> Vec<Check>) -> Vec<Check> {
+    /// Returns how the backends are by now. Asks them by `ask`, unless another request does so.
+    pub async fn checks(&self, ask: impl AsyncFnOnce() -> Vec<Check>) -> Vec<Check> {
+        let came = Instant::now();
         let mut last = self.0.lock().await;
-        let failed_writes = failed_writes();
-        if let Some(Checked { at, failed_writes: failed_before, checks }) = &*last
-            && at.elapsed() < FRESH_FOR
-            && (*failed_before == failed_writes || checks.iter().any(|check| !check.ok))
-        {
-            return checks.clone();
+        if let Some(Checked { began, checks }) = &*last {
+            if *began >= came {
+                return checks.clone();
+            }
+            tokio::time::sleep_until(*began + SPACING).await;
         }
+        let began = Instant::now();
         let checks = ask().await;
-        *last = Some(Checked { at: Instant::now(), failed_writes, checks: checks.clone() });
+        *last = Some(Checked { began, checks: checks.clone() });
         checks
     }
 }
 
-/// How long the result of a check counts.
-pub const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Time from the beginning of one check to the next, at the least.
+const SPACING: Duration = Duration::from_millis(100);
 
 /// Answers that the process runs. It asks no backend: restarting the process would not mend one.
 pub fn live() -> Answer {
@@ -176,30 +173,30 @@ mod tests {
         assert_eq!(body(answer).await["data"]["status"], "draining");
     }
 
-    #[tokio::test]
-    async fn checks_are_shared_for_a_moment_and_a_failed_write_ends_a_good_result() {
+    #[tokio::test(start_paused = true)]
+    async fn requests_share_a_check_that_is_no_older_than_they_are() {
         let readiness = Readiness::default();
-        let asked = Cell::new(0);
-        let is_up = Cell::new(true);
-        let failed = Cell::new(0);
+        let (asked, is_up) = (Cell::new(0), Cell::new(true));
         let checks = async || {
             let ask = async || {
                 asked.set(asked.get() + 1);
-                tokio::task::yield_now().await;
-                vec![check("store", is_up.get())]
+                let is_up = is_up.get();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                vec![check("store", is_up)]
             };
-            readiness.checks(|| failed.get(), ask).await[0].ok
+            readiness.checks(ask).await[0].ok
         };
-        assert_eq!(tokio::join!(checks(), checks(), checks()), (true, true, true));
-        assert_eq!(asked.get(), 1, "requests at the same time share one check");
-        is_up.set(false);
-        failed.set(1);
-        assert!(!checks().await, "a write has failed since");
-        failed.set(2);
-        assert!(!checks().await);
-        assert_eq!(asked.get(), 2, "a bad result counts for a moment, whatever fails meanwhile");
+        // The first asks; the others come at the same time, or while it is answered, and share the next check.
+        let began = Instant::now();
+        let late = async || {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            is_up.set(false);
+            checks().await
+        };
+        assert_eq!(tokio::join!(checks(), late(), late()), (true, false, false), "what came later sees what is later");
+        assert_eq!(asked.get(), 2);
+        assert!(began.elapsed() >= SPACING, "checks are apart: {:?}", began.elapsed());
         is_up.set(true);
-        tokio::time::sleep(FRESH_FOR).await;
         assert!(checks().await, "it heals");
         assert_eq!(asked.get(), 3);
     }

@@ -24,8 +24,6 @@ pub struct Metrics {
     pub participants: Gauge,
     /// Bytes that wait to be sent to clients.
     pub queue_bytes: Gauge,
-    /// Writes of rooms, participants and playback that the store has failed to make durable.
-    pub failed_writes: Counter,
     registry: Registry,
     connections: Family<Label, Gauge>,
     events: Family<LabelPair, Counter>,
@@ -80,7 +78,6 @@ impl Metrics {
             rooms: Gauge::default(),
             participants: Gauge::default(),
             queue_bytes: Gauge::default(),
-            failed_writes: Counter::default(),
             registry: Registry::default(),
             connections: Family::default(),
             events: Family::default(),
@@ -108,8 +105,6 @@ impl Metrics {
         registry.register("relay_lines", "WebSockets carried between this instance and others", lines);
         let seconds = metrics.store_seconds.clone();
         registry.register_with_unit("store", "Time of store calls by operation and result", Unit::Seconds, seconds);
-        let failed = metrics.failed_writes.clone();
-        registry.register("store_failed_writes", "Writes that the store has failed to make durable", failed);
         let drift = metrics.drift_seconds.clone();
         registry.register_with_unit("drift", "How far players are from the room, as reported", Unit::Seconds, drift);
         let metrics = Self { registry, ..metrics };

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { connect } from '../lib/client.mjs';
 import { createRoom, joinGuest, openRoom } from '../lib/room.mjs';
 import { useServer } from '../lib/server.mjs';
+import { mint } from '../lib/token.mjs';
 import { scenario } from '../lib/transports.mjs';
 
 const server = useServer();
@@ -62,12 +63,31 @@ scenario('names of JavaScript’s prototypes are names like any other', async (t
 
 scenario('names are text, whatever letters they have', async (transport) => {
   const { room, owner } = await openRoom(server, transport);
-  for (const guestName of ['Żółć', '日本語', '👩‍👩‍👧‍👦', '<script>alert(1)</script>', '"\\\u0001', 'a\u2028b']) {
+  const join = async (guestName, shown) => {
     const guest = await joinGuest(server, transport, room, { guestName });
     const { participant } = await owner.next('room:participant:joined');
-    assert.equal(participant.guestName, guestName);
+    assert.equal(participant.guestName, shown);
     assert.equal(participant.oderId, guest.oderId);
+  };
+  for (const name of ['Żółć', '日本語', '👩‍👩‍👧‍👦', '<script>alert(1)</script>', '"\\']) await join(name, name);
+  await join('Z\u0001o\u0308 \u3000e', 'Zö e');
+  await join('a\u2028b\u200b', 'ab');
+  await join('ab', 'ab (2)');
+  await join('\u202eevil.moc', 'evil.moc');
+  const guest = await connect(server, { transport });
+  for (const guestName of ['\u200b', '\u3164', '\0', '\u001b', '\n', '\u2800', 'x'.repeat(51), `a${'\u0301'.repeat(201)}`]) {
+    const error = await guest.refused('VALIDATION_ERROR', 'room:join', { roomCode: room.code, guestName });
+    assert.match(error.message, /^guestName must /);
   }
+});
+
+scenario('a name in a token is cleaned, and refused where it is too long', async (transport) => {
+  const { room } = await openRoom(server, transport);
+  const named = (username) => connect(server, { transport, token: mint({ userId: `u-${username.length}`, username }) });
+  const state = await (await named('Ann\u200b\u202e')).join(room);
+  assert.equal(state.participants.at(-1).username, 'Ann');
+  const error = await (await named('x'.repeat(51))).refused('VALIDATION_ERROR', 'room:join', { roomCode: room.code });
+  assert.match(error.message, /^username must /);
 });
 
 scenario('fifty letters are fifty letters, also outside ASCII', async (transport) => {

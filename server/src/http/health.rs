@@ -37,7 +37,7 @@ impl Check {
 /// The last check of the backends.
 ///
 /// A check costs each backend a write, and anyone may ask for one. So requests that come at the same time share one check,
-/// and checks begin at least [`SPACING`] after each other. No request gets a result that is older than itself.
+/// and checks begin at least 100 ms after each other. No request gets a result that is older than itself.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<Option<Checked>>);
 

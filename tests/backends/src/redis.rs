@@ -1,7 +1,7 @@
 //! A private Redis and a private Redis Cluster.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -105,6 +105,17 @@ impl Redis {
             cli.arg("--tls").arg("--cacert").arg(self.authority());
         }
         finish(cli.args(arguments)).map(|printed| printed.trim_end().to_owned())
+    }
+
+    /// Runs `redis-cli` once for several commands, one a line.
+    fn cli_lines(&self, lines: &str) -> io::Result<()> {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-e", "--no-auth-warning", "-p", &self.port.to_string()]);
+        let mut cli = cli.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        cli.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes()))?;
+        let printed = cli.wait_with_output()?.stdout;
+        let said = String::from_utf8_lossy(&printed);
+        if said.lines().all(|line| line == "OK") { Ok(()) } else { Err(io::Error::other(said.trim())) }
     }
 
     /// Ends it as an administrator does.
@@ -290,6 +301,34 @@ impl RedisCluster {
         let slot = self.nodes[0].redis_cluster(&["KEYSLOT", key])?.parse::<u16>().map_err(io::Error::other)?;
         let node = SLOTS.iter().position(|(_, last)| last.parse::<u16>().is_ok_and(|last| slot <= last));
         node.ok_or_else(|| io::Error::other("a slot that there is not"))
+    }
+
+    /// The slot of a key, or of a channel.
+    ///
+    /// # Errors
+    /// Where the first node does not answer.
+    pub fn slot_of(&self, key: &str) -> io::Result<u16> {
+        self.nodes[0].redis_cluster(&["KEYSLOT", key])?.parse().map_err(io::Error::other)
+    }
+
+    /// Moves slots in which there are no keys from one of its nodes to another. All nodes know of it on return, the new
+    /// one first.
+    ///
+    /// # Errors
+    /// Where a node refuses.
+    pub fn move_slots(&self, slots: &[u16], from: usize, to: usize) -> io::Result<()> {
+        let (from_id, to_id) = (self.nodes[from].redis_cluster(&["MYID"])?, self.nodes[to].redis_cluster(&["MYID"])?);
+        let set = |node: &Redis, how: &str, id: &str| {
+            let lines: String = slots.iter().map(|slot| format!("CLUSTER SETSLOT {slot} {how} {id}\n")).collect();
+            node.cli_lines(&lines)
+        };
+        set(&self.nodes[to], "IMPORTING", &from_id)?;
+        set(&self.nodes[from], "MIGRATING", &to_id)?;
+        set(&self.nodes[to], "NODE", &to_id)?;
+        for node in self.nodes.iter().filter(|node| node.port != self.nodes[to].port) {
+            set(node, "NODE", &to_id)?;
+        }
+        Ok(())
     }
 
     /// Waits until each node says that all slots are served.

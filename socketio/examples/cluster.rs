@@ -53,7 +53,7 @@ fn chat(root: &mut NamespaceBuilder) {
         let _left = socket.to(to).except("deaf").emit("whispered", (text,));
     });
     root.on_ack("who", async |socket: Socket, (), ack: Option<Ack>| {
-        let sockets = socket.namespace().fetch_sockets().await.unwrap_or_default();
+        let sockets = socket.namespace().fetch_sockets().await.unwrap_or_else(|partial| partial.sockets);
         let _left = ack.map(|ack| ack.send((sockets.iter().map(describe).collect::<Vec<_>>(),)));
     });
     root.on_ack("keep", async |socket: Socket, what: Box<RawValue>, ack: Option<Ack>| {

@@ -34,7 +34,7 @@ use http::{HeaderName, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 
 pub use self::broadcast::Broadcast;
-pub use self::cluster::{Acks, RemoteSocket};
+pub use self::cluster::{Acks, FetchError, RemoteSocket};
 pub use self::namespace::{Namespace, NamespaceBuilder, ServerAck, ServerSideError};
 pub use self::recovery::RecoveryConfig;
 pub use self::socket::{Ack, AckError, DisconnectReason, EmitError, Handshake, Refusal, Room, Socket, SocketId};

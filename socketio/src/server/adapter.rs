@@ -129,6 +129,12 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
         then();
     }
 
+    /// Returns the names of the other instances that are there, as [`Replies::heard`] has them, so that those which do not
+    /// answer can be named. It is asked only then, and for a second at most. Default: none is known.
+    fn instances(&self) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + '_>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// Returns how long to wait for what other instances know by themselves. Default: 5 s, as in the reference.
     fn request_timeout(&self) -> Duration {
         Duration::from_secs(5)
@@ -191,6 +197,7 @@ pub struct Replies(mpsc::UnboundedSender<Reply>);
 #[derive(Debug)]
 pub(super) enum Reply {
     Instances(usize),
+    Heard(String),
     Clients(usize),
     Answer(Data),
     Sockets(Vec<SocketInfo>),
@@ -208,9 +215,15 @@ impl Replies {
         let _late = self.0.send(reply);
     }
 
-    /// So many other instances were asked. Answers may come before this.
+    /// So many other instances were asked. Answers may come before this, and the last number counts.
     pub fn instances(&self, count: usize) {
         self.send(Reply::Instances(count));
+    }
+
+    /// The instance of this name has said what there is to say of its own, where it is known by one; what it was comes
+    /// right after this.
+    pub fn heard(&self, instance: &str) {
+        self.send(Reply::Heard(instance.to_owned()));
     }
 
     /// One instance has passed the packet on to so many clients.

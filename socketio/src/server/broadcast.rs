@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::adapter::{ClusterError, Command, Target};
-use super::cluster::{self, Acks, RemoteSocket};
+use super::cluster::{self, Acks, FetchError, RemoteSocket};
 use super::namespace::Namespace;
 use super::outgoing::Outgoing;
 use super::socket::{Room, Socket};
@@ -78,9 +78,8 @@ impl Broadcast {
     /// Describes the sockets chosen, of all instances.
     ///
     /// # Errors
-    /// [`ClusterError`] where not every instance has answered in time; [`sockets`](Self::sockets) is still there for
-    /// those of this one.
-    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, ClusterError> {
+    /// [`FetchError`] where not every instance has answered in time, with the sockets of those that have.
+    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, FetchError> {
         cluster::fetch_sockets(&self.namespace, &self.target).await
     }
 

@@ -1,5 +1,7 @@
 //! Questions to all instances: what they answer, and when that is all.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::future::pending;
 use std::time::Duration;
 
@@ -17,6 +19,9 @@ use crate::{Arguments, Data, Event, FromArguments, UsageError, placeholder};
 /// answer with as much as it likes. What is beyond counts as unanswered.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
+/// How long the adapter may take to name the instances that have not answered.
+const NAMES_WITHIN: Duration = Duration::from_secs(1);
+
 /// What came back from many that were asked the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +36,9 @@ pub struct Acks<T> {
     pub missing_elsewhere: usize,
     /// Why not every instance was heard: it is not known then how many clients are missing.
     pub error: Option<ClusterError>,
+    /// The names of instances that were not heard in time, as the adapter knows them; those that have gone meanwhile, and
+    /// those of other makes, may have none.
+    pub silent: Vec<String>,
 }
 
 impl<T> Acks<T> {
@@ -38,6 +46,47 @@ impl<T> Acks<T> {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.unfit == 0 && self.missing.is_empty() && self.missing_elsewhere == 0 && self.error.is_none()
+    }
+}
+
+/// Why [`fetch_sockets`](Broadcast::fetch_sockets) has not heard every instance, and what it has heard.
+///
+/// Where a part will do, it is in [`sockets`](Self::sockets):
+///
+/// ```
+/// # async fn example(root: socketio::Namespace) {
+/// let sockets = root.fetch_sockets().await.unwrap_or_else(|partial| partial.sockets);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FetchError {
+    /// The sockets of this instance, and of those others that have answered.
+    pub sockets: Vec<RemoteSocket>,
+    /// The names of instances that have not answered in time, as the adapter knows them; those that have gone meanwhile,
+    /// and those of other makes, may have none.
+    pub silent: Vec<String>,
+    /// What has failed.
+    pub error: ClusterError,
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not all sockets are known: {}", self.error)?;
+        // Names are made by servers; whoever can publish in Redis is one.
+        if self.silent.is_empty() { Ok(()) } else { write!(f, "; silent: {:?}", self.silent) }
+    }
+}
+
+impl std::error::Error for FetchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<FetchError> for ClusterError {
+    fn from(partial: FetchError) -> Self {
+        partial.error
     }
 }
 
@@ -97,9 +146,10 @@ impl RemoteSocket {
         arguments: impl Arguments,
         timeout: Duration,
     ) -> Result<T, AckError> {
-        let acks = self.to().emit_with_ack::<Data>(name, arguments, timeout).await;
-        let mut acks = acks.map_err(|error| AckError::Emit(error.into()))?;
-        // Others may have joined the room of its name; whoever answers first is heard.
+        let target = Target { rooms: vec![self.info.id.as_str().into()], ..Target::default() };
+        // Others may have joined the room of its name; whoever answers first is heard, and no instance waited for then.
+        let acks = gather_acks(&self.namespace, &target, name, arguments, timeout, Wanted::First).await;
+        let mut acks: Acks<Data> = acks.map_err(|error| AckError::Emit(error.into()))?;
         let answer = acks.answers.drain(..).next().ok_or(AckError::Timeout)?;
         answer.args().map_err(AckError::Mismatch)
     }
@@ -136,6 +186,8 @@ struct Gathering {
     asked: Option<usize>,
     /// Instances that have said what there is to say of their own.
     heard: usize,
+    /// The names of those that have one.
+    names: HashSet<String>,
     /// Clients of other instances that were asked.
     clients: usize,
     answers: Vec<Data>,
@@ -149,6 +201,7 @@ impl Gathering {
     fn take(&mut self, reply: Reply) {
         match reply {
             Reply::Instances(count) => self.asked = Some(count),
+            Reply::Heard(instance) => drop(self.names.insert(instance)),
             Reply::Clients(count) => {
                 self.heard += 1;
                 self.clients = self.clients.saturating_add(count);
@@ -176,13 +229,15 @@ impl Gathering {
         kept
     }
 
-    /// Takes what comes until `complete`, an end or the deadline.
+    /// Takes what comes until all is there: of the others when it is `complete`, of everyone when it is `enough`; or until
+    /// the deadline.
     async fn run(
         &mut self,
         mut replies: Option<mpsc::UnboundedReceiver<Reply>>,
         mut local: Option<&mut LocalAcks>,
         timeout: Duration,
         complete: impl Fn(&Self) -> bool,
+        enough: impl Fn(&Self) -> bool,
     ) {
         let deadline = tokio::time::sleep(timeout);
         tokio::pin!(deadline);
@@ -190,7 +245,7 @@ impl Gathering {
             if self.error.is_some() || complete(self) {
                 replies = None;
             }
-            if replies.is_none() && local.is_none() {
+            if (replies.is_none() && local.is_none()) || enough(self) {
                 return;
             }
             tokio::select! {
@@ -198,7 +253,12 @@ impl Gathering {
                 biased;
                 reply = next_reply(&mut replies) => match reply {
                     Some(reply) => self.take(reply),
-                    None => replies = None,
+                    None => {
+                        replies = None;
+                        if self.asked.is_some_and(|asked| self.heard < asked) {
+                            self.error = Some(self.too_few());
+                        }
+                    }
                 },
                 answer = next_ack(&mut local) => match answer {
                     Some(answer) => drop(self.keep(answer)),
@@ -206,7 +266,7 @@ impl Gathering {
                 },
                 () = &mut deadline => {
                     if replies.is_some() && self.asked.is_none_or(|asked| self.heard < asked) {
-                        self.error = Some(ClusterError::Timeout { answered: self.heard, asked: self.asked });
+                        self.error = Some(self.too_few());
                     }
                     return;
                 }
@@ -214,10 +274,32 @@ impl Gathering {
         }
     }
 
-    fn into_acks<T: FromArguments>(self, missing: Vec<SocketId>, missing_elsewhere: usize) -> Acks<T> {
+    fn too_few(&self) -> ClusterError {
+        ClusterError::Timeout { answered: self.heard, asked: self.asked }
+    }
+
+    /// The names of the instances that were not heard in time.
+    async fn silent(&self, namespace: &Namespace) -> Vec<String> {
+        let (Some(ClusterError::Timeout { .. }), Some(adapter)) = (&self.error, namespace.shared().adapter()) else {
+            return Vec::new();
+        };
+        let named = tokio::time::timeout(NAMES_WITHIN, adapter.instances()).await;
+        let mut silent = named.unwrap_or_default();
+        silent.retain(|name| !self.names.contains(name));
+        silent.sort();
+        silent
+    }
+
+    async fn into_acks<T: FromArguments>(
+        self,
+        namespace: &Namespace,
+        missing: Vec<SocketId>,
+        missing_elsewhere: usize,
+    ) -> Acks<T> {
+        let silent = self.silent(namespace).await;
         let all = self.answers.len();
         let answers: Vec<T> = self.answers.iter().filter_map(|answer| answer.args().ok()).collect();
-        Acks { unfit: all - answers.len(), answers, missing, missing_elsewhere, error: self.error }
+        Acks { unfit: all - answers.len(), answers, missing, missing_elsewhere, error: self.error, silent }
     }
 }
 
@@ -255,6 +337,24 @@ pub(super) async fn emit_with_ack<T: FromArguments>(
     arguments: impl Arguments,
     timeout: Duration,
 ) -> Result<Acks<T>, UsageError> {
+    gather_acks(namespace, target, name, arguments, timeout, Wanted::All).await
+}
+
+/// How many clients have to answer before the rest is not waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    First,
+}
+
+async fn gather_acks<T: FromArguments>(
+    namespace: &Namespace,
+    target: &Target,
+    name: &str,
+    arguments: impl Arguments,
+    timeout: Duration,
+    wanted: Wanted,
+) -> Result<Acks<T>, UsageError> {
     let id = namespace.shared().next_ack();
     let packet = Outgoing::event(namespace.name(), Some(id), name, arguments)?;
     let replies = ask(namespace, Request::Emit(&packet, target), timeout, target.local);
@@ -263,12 +363,13 @@ pub(super) async fn emit_with_ack<T: FromArguments>(
     let mut gathering = Gathering::default();
     let complete =
         |all: &Gathering| all.asked.is_some_and(|asked| all.heard >= asked) && all.answered_elsewhere >= all.clients;
-    gathering.run(replies, Some(&mut local), timeout, complete).await;
+    let enough = |all: &Gathering| wanted == Wanted::First && !all.answers.is_empty();
+    gathering.run(replies, Some(&mut local), timeout, complete, enough).await;
     let missing_elsewhere = gathering.clients.saturating_sub(gathering.answered_elsewhere);
-    Ok(gathering.into_acks(local.missing.into_iter().collect(), missing_elsewhere))
+    Ok(gathering.into_acks(namespace, local.missing.into_iter().collect(), missing_elsewhere).await)
 }
 
-pub(super) async fn fetch_sockets(namespace: &Namespace, target: &Target) -> Result<Vec<RemoteSocket>, ClusterError> {
+pub(super) async fn fetch_sockets(namespace: &Namespace, target: &Target) -> Result<Vec<RemoteSocket>, FetchError> {
     let timeout = request_timeout(namespace);
     let replies = ask(namespace, Request::FetchSockets(target), timeout, target.local);
     let mut gathering = Gathering {
@@ -276,13 +377,13 @@ pub(super) async fn fetch_sockets(namespace: &Namespace, target: &Target) -> Res
         ..Gathering::default()
     };
     let complete = |all: &Gathering| all.asked.is_some_and(|asked| all.heard >= asked);
-    gathering.run(replies, None, timeout, complete).await;
+    gathering.run(replies, None, timeout, complete, |_| false).await;
+    let silent = gathering.silent(namespace).await;
+    let sockets = gathering.sockets.into_iter();
+    let sockets = sockets.map(|info| RemoteSocket { namespace: namespace.clone(), info }).collect();
     match gathering.error {
-        Some(error) => Err(error),
-        None => {
-            let sockets = gathering.sockets.into_iter();
-            Ok(sockets.map(|info| RemoteSocket { namespace: namespace.clone(), info }).collect())
-        }
+        Some(error) => Err(FetchError { sockets, silent, error }),
+        None => Ok(sockets),
     }
 }
 
@@ -296,12 +397,12 @@ pub(super) async fn server_side_emit_with_ack<T: FromArguments>(
     let replies = ask(namespace, Request::ServerSideEmit(&event), timeout, false);
     let mut gathering = Gathering::default();
     let complete = |all: &Gathering| all.asked.is_some_and(|asked| all.answered_elsewhere >= asked);
-    gathering.run(replies, None, timeout, complete).await;
+    gathering.run(replies, None, timeout, complete, |_| false).await;
     let missing = gathering.asked.unwrap_or(0).saturating_sub(gathering.answered_elsewhere);
     if let Some(ClusterError::Timeout { answered, .. }) = &mut gathering.error {
         *answered = gathering.answered_elsewhere;
     }
-    Ok(gathering.into_acks(Vec::new(), missing))
+    Ok(gathering.into_acks(namespace, Vec::new(), missing).await)
 }
 
 fn request_timeout(namespace: &Namespace) -> Duration {

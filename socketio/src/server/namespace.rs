@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::adapter::{Adapter, ClusterError, Command, Local, LocalAcks, Memory, Outgoing, Target};
 use super::broadcast::Broadcast;
 use super::client::guarded;
-use super::cluster::{self, Acks, RemoteSocket};
+use super::cluster::{self, Acks, FetchError, RemoteSocket};
 use super::recovery::{Changes, Recovery, RecoveryConfig};
 use super::socket::{Ack, DisconnectReason, Refusal, Room, Socket};
 use super::{BuildError, SlowClients};
@@ -453,7 +453,7 @@ impl Namespace {
     ///
     /// # Errors
     /// Those of [`Broadcast::fetch_sockets`].
-    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, ClusterError> {
+    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, FetchError> {
         self.broadcast().fetch_sockets().await
     }
 

@@ -1,6 +1,7 @@
 //! Several instances as one: over an adapter that hands everything from one to the others directly.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ struct State {
     /// Rooms that have members, by instance.
     rooms: HashSet<(usize, String)>,
     down: bool,
+    /// Does not answer.
+    hung: Option<usize>,
     closed: usize,
 }
 
@@ -56,6 +59,10 @@ impl Node {
         let others = state.locals.iter().enumerate().filter(|(index, _)| *index != self.index);
         if state.down { Err(ClusterError::Unreachable) } else { Ok(others.map(|(_, local)| local.clone()).collect()) }
     }
+}
+
+fn name(index: usize) -> String {
+    format!("instance {index}")
 }
 
 fn event_of(packet: &Outgoing) -> Event {
@@ -91,7 +98,14 @@ impl Adapter for Node {
         };
         replies.instances(others.len());
         let replies = Arc::new(replies);
-        for other in others {
+        let hung = self.mesh.state().hung;
+        for (index, other) in (0..).filter(|index| *index != self.index).zip(others) {
+            if hung == Some(index) {
+                let replies = Arc::clone(&replies);
+                tokio::spawn(async move { replies.closed().await });
+                continue;
+            }
+            replies.heard(&name(index));
             let replies = Arc::clone(&replies);
             match request {
                 Request::Emit(packet, target) => {
@@ -114,6 +128,11 @@ impl Adapter for Node {
         }
     }
 
+    fn instances(&self) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + '_>> {
+        let count = self.mesh.state().locals.len();
+        Box::pin(async move { (0..count).filter(|index| *index != self.index).map(name).collect() })
+    }
+
     fn request_timeout(&self) -> Duration {
         Duration::from_millis(500)
     }
@@ -126,7 +145,7 @@ impl Adapter for Node {
         assert!(self.mesh.state().rooms.remove(&(self.index, room.to_owned())), "{room} never was created");
     }
 
-    fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async { self.mesh.state().closed += 1 })
     }
 }
@@ -317,7 +336,9 @@ async fn an_instance_cut_off_serves_its_own_and_says_so() {
     a.expect([r#"42["here"]"#]).await;
     assert_eq!(one.root().sockets_join("c"), Err(ClusterError::Unreachable));
     assert_eq!(one.root().to("c").sockets().len(), 1);
-    assert_eq!(one.root().fetch_sockets().await.unwrap_err(), ClusterError::Unreachable);
+    let partial = one.root().fetch_sockets().await.unwrap_err();
+    assert_eq!((partial.sockets.len(), &partial.silent[..]), (1, &[][..]));
+    assert_eq!(ClusterError::from(partial), ClusterError::Unreachable);
     let root = one.root();
     let asking = tokio::spawn(async move { root.emit_with_ack::<u8>("q", (), TIMEOUT).await.unwrap() });
     a.expect([r#"420["q"]"#]).await;
@@ -328,6 +349,53 @@ async fn an_instance_cut_off_serves_its_own_and_says_so() {
     fenced(&mut b).await;
     one.finish().await;
     two.finish().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_answer_is_named_and_the_others_are_heard() {
+    let mesh = Mesh::default();
+    let add = |root: &mut NamespaceBuilder| {
+        handlers(root);
+        root.on_server_side("who", |_, (), ack| ack.unwrap().send((1,)).unwrap());
+    };
+    let one = Server::with(mesh.builder().namespace("/", add)).await;
+    let two = Server::with(mesh.builder().namespace("/", add)).await;
+    let three = Server::with(mesh.builder().namespace("/", add)).await;
+    let (a, a_id) = member(&one, "a").await;
+    let (mut b, b_id) = member(&two, "b").await;
+    let (c, _) = member(&three, "c").await;
+    let all = one.root().fetch_sockets().await.unwrap();
+    assert_eq!(all.len(), 3);
+    mesh.state().hung = Some(2);
+    let timeout = ClusterError::Timeout { answered: 1, asked: Some(2) };
+    let partial = one.root().fetch_sockets().await.unwrap_err();
+    let ids: HashSet<&str> = partial.sockets.iter().map(|socket| socket.id()).collect();
+    assert_eq!(ids, HashSet::from([&*a_id, &*b_id]));
+    assert_eq!((&partial.silent[..], &partial.error), (&[name(2)][..], &timeout));
+    let said = r#"not all sockets are known: 1 of 2 other instances answered in time; silent: ["instance 2"]"#;
+    assert_eq!(partial.to_string(), said);
+    let acks = one.root().server_side_emit_with_ack::<u8>("who", ()).await.unwrap();
+    assert_eq!((&acks.answers[..], acks.missing_elsewhere), (&[1][..], 1));
+    assert_eq!((&acks.silent[..], acks.error), (&[name(2)][..], Some(timeout.clone())));
+    let root = one.root();
+    let asking = tokio::spawn(async move { root.to("b").emit_with_ack::<u8>("q", (), 10 * SOON).await.unwrap() });
+    b.expect([r#"420["q"]"#]).await;
+    b.send("430[5]").await;
+    let acks = asking.await.unwrap();
+    assert_eq!((&acks.answers[..], acks.missing_elsewhere), (&[5][..], 0));
+    assert_eq!((&acks.silent[..], acks.error), (&[name(2)][..], Some(timeout)));
+    // One that has answered need not wait for an instance that has nothing to do with it.
+    let far = all.iter().find(|socket| socket.id() == b_id).unwrap().clone();
+    let asking = tokio::spawn(async move { far.emit_with_ack::<u8>("q", (), Duration::from_secs(3_600)).await });
+    b.expect([r#"421["q"]"#]).await;
+    b.send("431[6]").await;
+    assert_eq!(tokio::time::timeout(TIMEOUT, asking).await.unwrap().unwrap(), Ok(6));
+    mesh.state().hung = None;
+    assert_eq!(one.root().fetch_sockets().await.unwrap().len(), 3);
+    drop((a, b, c));
+    for server in [one, two, three] {
+        server.finish().await;
+    }
 }
 
 #[tokio::test]

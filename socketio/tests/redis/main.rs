@@ -16,6 +16,8 @@ mod exact;
 mod foreign;
 mod recovery;
 mod relay;
+mod silent;
+mod slots;
 
 use std::time::Duration;
 

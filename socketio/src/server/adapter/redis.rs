@@ -1,6 +1,6 @@
 //! Several instances over Redis, also together with servers of socket.io in Node.js.
 //!
-//! [`Redis`] keeps one connection, to a Redis or a Redis Cluster, and connects the namespaces of one server over it:
+//! [`Redis`] keeps one connection for commands and one for subscriptions, to a Redis or a Redis Cluster, and connects the namespaces of one server over it:
 //!
 //! ```no_run
 //! use socketio::adapter::redis::{Redis, RedisConfig};
@@ -29,6 +29,15 @@
 //! [`Subscription`]. Unlike the reference, an instance in classic mode subscribes only to the rooms that its own sockets
 //! are in, not to those of the whole namespace. What other instances send to a room arrives once Redis has taken the
 //! subscription, a round trip after the first socket has joined.
+//!
+//! Besides, each instance listens to a channel that has its name, `<prefix>-instances#<namespace>#<name>#`, so that those
+//! which do not answer can be named.
+//!
+//! # When slots move
+//!
+//! The channels of a slot that moves to another node of a Redis Cluster are listened to there within a moment. What is
+//! published in it meanwhile is lost, as it is in Redis. A question whose answers are lost ends with its deadline and says
+//! so.
 //!
 //! # What arrives
 //!
@@ -98,21 +107,22 @@ mod relay;
 mod sessions;
 mod sharded;
 mod stream;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use engineio::Instance;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::classic::Classic;
@@ -295,6 +305,13 @@ impl Redis {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the name by which other instances know this one, as in
+    /// [`FetchError::silent`](crate::server::FetchError::silent); it is drawn at random.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.uid
+    }
+
     /// Tells whether Redis is there.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -355,16 +372,39 @@ struct Core {
     protocol: Protocol,
     next_id: AtomicU64,
     /// Questions of ours that are open, by id.
-    asked: Mutex<HashMap<String, Arc<Replies>>>,
+    asked: Mutex<HashMap<String, Question>>,
+    /// How many instances there were when that was last certain.
+    counted: AtomicUsize,
+    /// What the channels begin with that tell which instances there are.
+    names: String,
     /// Questions of others that clients of ours have yet to answer.
     answering: Arc<Semaphore>,
     this: Weak<Self>,
+}
+
+/// A question to the other instances.
+struct Question {
+    replies: Arc<Replies>,
+    /// The instances that have answered, where they have said their names.
+    heard: HashSet<String>,
+    /// Told when the question has come back to this instance.
+    echo: Option<oneshot::Sender<()>>,
+}
+
+/// How a question learns how many were asked.
+enum Asked {
+    /// By those who listen where it was published.
+    Plain,
+    /// By the answer to publishing it, and whether it has come back to this instance.
+    Sharded { listeners: oneshot::Receiver<u64>, echo: oneshot::Receiver<()> },
 }
 
 /// Most questions that are open at one time, in each direction; more are refused, or ignored.
 const MAX_OPEN: usize = 10_000;
 /// Longest time that clients are asked for on behalf of another instance.
 const MAX_FOREIGN_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a question may take to come back to the instance that asked.
+const ECHO_WITHIN: Duration = Duration::from_millis(500);
 /// How long closing may wait for what is still to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -427,6 +467,7 @@ impl RedisAdapter {
                 Protocol::Sharded(Sharded::new(&config.prefix, local.name(), &uid, subscription))
             }
         };
+        let names = format!("{}-instances#{}#", config.prefix, local.name());
         let core = Arc::new_cyclic(|this| Core {
             local,
             link,
@@ -435,6 +476,8 @@ impl RedisAdapter {
             protocol,
             next_id: AtomicU64::new(0),
             asked: Mutex::default(),
+            counted: AtomicUsize::new(0),
+            names,
             answering: Arc::new(Semaphore::new(MAX_OPEN)),
             this: Weak::clone(this),
         });
@@ -442,6 +485,9 @@ impl RedisAdapter {
         for channel in adapter.core.protocol.channels() {
             adapter.core.link.subscribe(channel, adapter.receiver());
         }
+        // Nothing is published there: that it is listened to tells the others that this instance is there.
+        let name = format!("{}{}#", adapter.core.names, adapter.core.uid);
+        adapter.core.link.subscribe(&name, adapter.receiver());
         adapter
     }
 
@@ -503,27 +549,34 @@ impl Adapter for RedisAdapter {
         let core = &self.core;
         let id = format!("{}{:x}", core.uid, core.next_id.fetch_add(1, Relaxed));
         let replies = Arc::new(replies);
+        let (echo, echoed) = oneshot::channel();
         {
             let mut asked = core.asked();
             if asked.len() >= MAX_OPEN {
                 return replies.failed(ClusterError::Unreachable);
             }
-            asked.insert(id.clone(), Arc::clone(&replies));
+            let question = Question { replies: Arc::clone(&replies), heard: HashSet::new(), echo: Some(echo) };
+            asked.insert(id.clone(), question);
         }
-        let said = core.say(match request {
-            Request::Emit(packet, target) => Say::Ask { id: &id, packet, target, timeout },
-            Request::FetchSockets(target) => Say::Fetch { id: &id, target },
-            Request::ServerSideEmit(event) => Say::ServerSideEmit { id: Some(&id), event },
-        });
+        let said = core.ask(
+            match request {
+                Request::Emit(packet, target) => Say::Ask { id: &id, packet, target, timeout },
+                Request::FetchSockets(target) => Say::Fetch { id: &id, target },
+                Request::ServerSideEmit(event) => Say::ServerSideEmit { id: Some(&id), event },
+            },
+            echoed,
+        );
         let core = Arc::clone(core);
         core.link.clone().runtime().spawn(async move {
             let counted = match said {
-                Ok(()) => core.link.count(core.protocol.counted()).await,
+                Ok(asked) => core.count(asked).await,
                 Err(error) => Err(error),
             };
             match counted {
                 Ok(count) => {
-                    replies.instances(count.saturating_sub(1));
+                    if let Some(count) = count {
+                        replies.instances(count);
+                    }
                     // The one who asks has the same deadline, and goes when it has heard enough.
                     let _over = tokio::time::timeout(timeout, replies.closed()).await;
                 }
@@ -531,6 +584,13 @@ impl Adapter for RedisAdapter {
             }
             core.asked().remove(&id);
         });
+    }
+
+    fn instances(&self) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + '_>> {
+        Box::pin(async {
+            // Where Redis does not say it, none is known.
+            self.core.others().await.unwrap_or_default()
+        })
     }
 
     fn recovers(&self) -> bool {
@@ -586,12 +646,64 @@ impl Adapter for RedisAdapter {
 }
 
 impl Core {
-    fn asked(&self) -> MutexGuard<'_, HashMap<String, Arc<Replies>>> {
+    fn asked(&self) -> MutexGuard<'_, HashMap<String, Question>> {
         // Nothing under this lock can panic halfway.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, say: Say<'_>) -> Result<(), ClusterError> {
+        let (channel, payload) = self.encode(say)?;
+        self.link.publish(&channel, payload)
+    }
+
+    /// Asks the other instances.
+    fn ask(&self, say: Say<'_>, echo: oneshot::Receiver<()>) -> Result<Asked, ClusterError> {
+        let (channel, payload) = self.encode(say)?;
+        match self.link.kind() {
+            Kind::Plain => self.link.publish(&channel, payload).map(|()| Asked::Plain),
+            Kind::Sharded => {
+                let listeners = self.link.publish_counted(&channel, payload)?;
+                Ok(Asked::Sharded { listeners, echo })
+            }
+        }
+    }
+
+    /// Returns how many other instances were asked; `None` where nobody can tell.
+    async fn count(&self, asked: Asked) -> Result<Option<usize>, ClusterError> {
+        let channel = self.protocol.counted();
+        let (listeners, mut echo) = match asked {
+            // Whoever listens to patterns hears a question as well, and does not answer.
+            Asked::Plain => return self.link.count(channel).await.map(|count| Some(count.saturating_sub(1))),
+            Asked::Sharded { listeners, echo } => (listeners, echo),
+        };
+        let listeners = listeners.await.map_err(|_lost| ClusterError::Unreachable)?;
+        let listeners = usize::try_from(listeners).unwrap_or(usize::MAX);
+        // A question that does not come back went to a node where this instance listens no more, or not yet; others may
+        // not listen there either.
+        let has_come_back = tokio::time::timeout(ECHO_WITHIN, &mut echo).await.is_ok();
+        let count = listeners.saturating_sub(usize::from(has_come_back));
+        if has_come_back && self.link.is_settled(channel) {
+            self.counted.store(count, Relaxed);
+            return Ok(Some(count));
+        }
+        let Ok(named) = self.others().await else { return Ok(None) };
+        Ok(Some(count.max(named.len()).max(self.counted.load(Relaxed))))
+    }
+
+    /// The names of the other instances.
+    async fn others(&self) -> Result<Vec<String>, ClusterError> {
+        let mut names = self.link.channels(&self.names).await?;
+        names.retain_mut(|name| {
+            let uid = name.strip_prefix(&*self.names).and_then(|name| name.strip_suffix('#')).map(str::to_owned);
+            uid.is_some_and(|uid| {
+                *name = uid;
+                *name != *self.uid
+            })
+        });
+        Ok(names)
+    }
+
+    fn encode(&self, say: Say<'_>) -> Result<(String, Vec<u8>), ClusterError> {
         let Some((channel, payload)) = self.protocol.encode(say) else {
             self.link.losses().count(1, "they cannot be encoded");
             return Err(ClusterError::Encoding);
@@ -601,7 +713,7 @@ impl Core {
             self.link.losses().count(1, "they are too large");
             return Err(ClusterError::TooLarge { bytes, limit });
         }
-        self.link.publish(&channel, payload)
+        Ok((channel, payload))
     }
 
     /// Answers another instance; where that is lost, it is counted.
@@ -640,11 +752,15 @@ impl Core {
                 });
                 self.local.server_side_emit(&event, Some(ack));
             }
-            Heard::Clients { id, count } => self.replied(&id, |replies| replies.clients(count)),
-            Heard::Ack { id, data } | Heard::ServerSideAnswer { id, data } => {
-                self.replied(&id, |replies| replies.answer(data));
+            Heard::Clients { id, count } => self.replied(from, &id, |replies| replies.clients(count)),
+            Heard::ServerSideAnswer { id, data } => self.replied(from, &id, |replies| replies.answer(data)),
+            Heard::Sockets { id, sockets } => self.replied(from, &id, |replies| replies.sockets(sockets)),
+            // There is one for each client.
+            Heard::Ack { id, data } => {
+                if let Some(question) = self.asked().get(&id) {
+                    question.replies.answer(data);
+                }
             }
-            Heard::Sockets { id, sockets } => self.replied(&id, |replies| replies.sockets(sockets)),
             Heard::Ids { id, target } => {
                 let ids: Vec<Room> = self.local.sockets(&target).iter().map(|socket| (&**socket.id()).into()).collect();
                 self.answer(Say::Ids { id: &id, ids: &ids });
@@ -653,10 +769,29 @@ impl Core {
         }
     }
 
-    fn replied(&self, id: &str, reply: impl FnOnce(&Replies)) {
-        if let Some(replies) = self.asked().get(id) {
-            reply(replies);
+    /// Takes what an instance has to say of its own. What comes twice, since a question went out twice, counts once.
+    fn replied(&self, from: String, id: &str, reply: impl FnOnce(&Replies)) {
+        let mut asked = self.asked();
+        let Some(question) = asked.get_mut(id) else { return };
+        if !from.is_empty() {
+            if question.heard.contains(&from) {
+                return;
+            }
+            question.replies.heard(&from);
+            question.heard.insert(from);
         }
+        reply(&question.replies);
+    }
+
+    /// Takes note that a question of ours has come back.
+    fn echoed(&self, heard: &Heard) {
+        let (Heard::Ask { id, .. } | Heard::Fetch { id, .. } | Heard::ServerSideEmit { id: Some(id), .. }) = heard
+        else {
+            return;
+        };
+        let echo = self.asked().get_mut(id).and_then(|question| question.echo.take());
+        // An error means that nobody waits for it.
+        let _late = echo.map(|echo| echo.send(()));
     }
 
     fn ask_clients(&self, from: String, id: String, event: crate::Event, target: &Target, timeout: Duration) {
@@ -687,7 +822,7 @@ impl Receive for Core {
         drop(payload);
         match heard {
             // What we have said ourselves is done already.
-            Ok((from, _)) if *from == *self.uid => {}
+            Ok((from, heard)) if *from == *self.uid => self.echoed(&heard),
             Ok((from, heard)) => self.hear(from, heard),
             Err(Dropped::Foreign(why)) => tracing::debug!(why, "a message of another instance was dropped"),
             Err(Dropped::Lost(why)) => {

@@ -69,6 +69,8 @@ enum BroadcastOf<'a> {
 #[serde(rename_all = "camelCase")]
 struct Response<'a> {
     r#type: Option<u8>,
+    /// Who answers; instances of socket.io do not say it.
+    uid: Option<String>,
     request_id: String,
     client_count: Option<usize>,
     #[serde(borrow)]
@@ -85,6 +87,9 @@ struct Response<'a> {
 struct ResponseOf<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<u8>,
+    /// Who answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_count: Option<usize>,
@@ -99,6 +104,9 @@ struct ResponseOf<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SocketsOf<'a, S: Serialize> {
+    /// Who answers, where that is another instance of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
     request_id: &'a str,
     sockets: S,
 }
@@ -203,20 +211,23 @@ impl Classic {
                 (requests(), Content::of_event(event).text_or_packed(request)?)
             }
             Say::Clients { id, count, .. } => {
-                let client_count = Some(count);
-                self.response(text(&ResponseOf { client_count, ..response(CLIENT_COUNT, id) })?)
+                let (uid, client_count) = (Some(&*self.uid), Some(count));
+                self.response(text(&ResponseOf { uid, client_count, ..response(CLIENT_COUNT, id) })?)
             }
             Say::Ack { id, data, .. } => {
                 let (content, packet) = Content::of_answer(data);
                 self.response(content.packed(|exact| ResponseOf { packet, exact, ..response(ACK, id) })?)
             }
-            Say::Sockets { id, sockets, .. } => self.response(text(&SocketsOf { request_id: id, sockets })?),
+            Say::Sockets { id, sockets, .. } => {
+                self.response(text(&SocketsOf { uid: Some(&self.uid), request_id: id, sockets })?)
+            }
             Say::ServerSideAnswer { id, data, .. } => {
                 let (content, data) = Content::of_answer(data);
-                let response = |exact| ResponseOf { data, exact, ..response(SERVER_SIDE_EMIT, id) };
+                let uid = Some(&*self.uid);
+                let response = |exact| ResponseOf { uid, data, exact, ..response(SERVER_SIDE_EMIT, id) };
                 self.response(content.text_or_packed(response)?)
             }
-            Say::Ids { id, ids, .. } => self.response(text(&SocketsOf { request_id: id, sockets: names(ids) })?),
+            Say::Ids { id, ids, .. } => self.response(text(&SocketsOf { uid: None, request_id: id, sockets: names(ids) })?),
             Say::Rooms { id, rooms, .. } => self.response(text(&RoomsOf { request_id: id, rooms: names(rooms) })?),
         })
     }
@@ -276,7 +287,7 @@ impl Classic {
                 }
                 (_, None) => return Err(Dropped::Foreign("an answer to nothing we ask")),
             };
-            return Ok((String::new(), heard));
+            return Ok((response.uid.unwrap_or_default(), heard));
         }
         let Broadcast(uid, packet, options, exact) = serde_json::from_str(&json).map_err(|_| "no broadcast")?;
         let event = packet.event(&self.namespace, attachments, exact)?;

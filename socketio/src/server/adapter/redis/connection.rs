@@ -6,7 +6,9 @@ use std::time::Duration;
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::cluster_routing::{
+    MultipleNodeRoutingInfo, ResponsePolicy, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
+};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisResult,
     Value,
@@ -35,6 +37,10 @@ impl Kind {
 
     fn count(self) -> &'static str {
         if self == Self::Plain { "NUMSUB" } else { "SHARDNUMSUB" }
+    }
+
+    fn list(self) -> &'static str {
+        if self == Self::Plain { "CHANNELS" } else { "SHARDCHANNELS" }
     }
 }
 
@@ -141,5 +147,43 @@ impl Connection {
         };
         let counted: HashMap<String, usize> = HashMap::from_redis_value(counted)?;
         Ok(counted.into_values().sum())
+    }
+    /// Returns the channels that begin with `prefix` and have subscribers. Redis looks at all channels for that.
+    pub(super) async fn channels(&mut self, kind: Kind, prefix: &str) -> RedisResult<Vec<String>> {
+        let mut command = redis::cmd("PUBSUB");
+        command.arg(kind.list()).arg(pattern(prefix));
+        match self {
+            Self::Single(connection) => command.query_async(connection).await,
+            // Each node knows those of its own slots.
+            Self::Cluster(connection) => {
+                let nodes = (MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::CombineArrays));
+                Vec::from_redis_value(connection.route_command(command, RoutingInfo::MultiNode(nodes)).await?)
+                    .map_err(Into::into)
+            }
+        }
+    }
+}
+
+/// The pattern of what begins with a text, in which no character stands for another.
+fn pattern(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len() + 1);
+    for character in prefix.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('*');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_stands_for_its_prefix_only() {
+        assert_eq!(pattern("socket.io-instances#/#"), "socket.io-instances#/#*");
+        assert_eq!(pattern(r"a*b?c[d]e\f^"), r"a\*b\?c\[d\]e\\f\^*");
     }
 }

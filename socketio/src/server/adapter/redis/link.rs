@@ -1,13 +1,15 @@
-//! The connection to Redis: kept, resubscribed, and given up on for nobody.
+//! The connections to Redis: kept, made again, and resubscribed.
+//!
+//! There are two, which live and end together: one for commands, and one for [`Subscriptions`].
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use redis::aio::SendError;
 use redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -15,16 +17,17 @@ use tokio::time::sleep;
 
 use super::connection::{Connection, Kind, Place};
 use super::losses::{AWAY, Losses};
+use super::subscriptions::{Subscriptions, is_fatal};
 use crate::server::adapter::ClusterError;
 
 /// How long a command may take before the connection is given up.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle connection is trusted to be alive.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Most orders that go out together: enough to share a round trip, few enough to keep its memory small.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 
 /// Who takes what is published in a channel. It must not wait.
 pub(super) trait Receive: Send + Sync {
@@ -43,28 +46,14 @@ enum Order {
     Publish {
         channel: Box<str>,
         payload: Vec<u8>,
+        /// Told how many listen, unless the message is lost.
+        listeners: Option<oneshot::Sender<u64>>,
     },
-    Subscribe(Box<str>),
-    Unsubscribe(Box<str>),
     /// Everything before it has left, or is lost.
     Flushed(oneshot::Sender<()>),
 }
 
-/// The channels that are wanted.
-#[derive(Default)]
-struct Routes {
-    channels: HashMap<Box<str>, Subscription>,
-    /// Changes are ordered; while there is no connection they would only pile up.
-    live: bool,
-}
-
-struct Subscription {
-    receiver: Weak<dyn Receive>,
-    /// Wishes for this channel.
-    wanted: usize,
-}
-
-/// A connection to Redis that comes back by itself. It ends when this is dropped.
+/// A way to Redis that comes back by itself. It ends when this is dropped.
 pub(super) struct Link {
     shared: Arc<Shared>,
     orders: mpsc::UnboundedSender<Order>,
@@ -79,7 +68,8 @@ struct Shared {
     queued: AtomicUsize,
     /// Bytes that have come and wait to be delivered.
     arrived: AtomicUsize,
-    routes: Mutex<Routes>,
+    subscriptions: Subscriptions,
+    /// The connection for commands, while everything wanted when it was made is subscribed to.
     connection: watch::Sender<Option<Connection>>,
     losses: Losses,
     /// Who is told of them.
@@ -104,19 +94,23 @@ impl Link {
             max_queued_bytes,
             queued: AtomicUsize::new(0),
             arrived: AtomicUsize::new(0),
-            routes: Mutex::default(),
+            subscriptions: Subscriptions::new(kind),
             connection: watch::Sender::new(None),
             losses: Losses::default(),
             bereaved: OnceLock::new(),
         });
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
-        runtime.spawn(keep(Arc::clone(&shared), ordered, orders.downgrade()));
+        runtime.spawn(keep(Arc::clone(&shared), ordered));
         Self { shared, orders, runtime }
     }
 
     pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
         &self.runtime
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.shared.kind
     }
 
     pub(super) fn losses(&self) -> &Losses {
@@ -141,7 +135,7 @@ impl Link {
 
     /// Makes a connection for commands that wait, which must not keep others waiting.
     pub(super) async fn connect_to_read(&self, patience: Duration) -> RedisResult<Connection> {
-        let nobody = None::<fn(PushInfo) -> Result<(), redis::aio::SendError>>;
+        let nobody = None::<fn(PushInfo) -> Result<(), SendError>>;
         self.shared.place.connect(patience, nobody).await
     }
 
@@ -151,24 +145,42 @@ impl Link {
         loop {
             // The sender lives as long as this does; what it shows must not be held on to.
             drop(connection.wait_for(Option::is_some).await);
-            let (flushed, done) = oneshot::channel();
-            let _ended = self.orders.send(Order::Flushed(flushed));
-            let _ended = done.await;
-            if self.is_connected() {
+            if self.shared.subscriptions.settled().await && self.is_connected() {
                 return;
             }
         }
     }
 
-    /// Waits until what was ordered so far has left, or is lost.
+    /// Waits until what was published so far has left, or is lost, and what was subscribed to so far is, or is not any
+    /// more.
     pub(super) async fn flush(&self) {
         let (flushed, done) = oneshot::channel();
         let _ended = self.orders.send(Order::Flushed(flushed));
         // An error means that it is lost.
         let _lost = done.await;
+        let _lost = self.shared.subscriptions.settled().await;
     }
 
     pub(super) fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), ClusterError> {
+        self.publish_to(channel, payload, None)
+    }
+
+    /// Publishes something; the answer is how many listen, or an error where it is lost.
+    pub(super) fn publish_counted(
+        &self,
+        channel: &str,
+        payload: Vec<u8>,
+    ) -> Result<oneshot::Receiver<u64>, ClusterError> {
+        let (listeners, counted) = oneshot::channel();
+        self.publish_to(channel, payload, Some(listeners)).map(|()| counted)
+    }
+
+    fn publish_to(
+        &self,
+        channel: &str,
+        payload: Vec<u8>,
+        listeners: Option<oneshot::Sender<u64>>,
+    ) -> Result<(), ClusterError> {
         let bytes = payload.len();
         let queued = self.shared.queued.fetch_add(bytes, Relaxed);
         if !self.is_connected() || queued.saturating_add(bytes) > self.shared.max_queued_bytes {
@@ -176,24 +188,28 @@ impl Link {
             self.shared.losses.count(1, AWAY);
             return Err(ClusterError::Unreachable);
         }
-        let order = Order::Publish { channel: channel.into(), payload };
+        let order = Order::Publish { channel: channel.into(), payload, listeners };
         self.orders.send(order).map_err(|_ended| ClusterError::Closed)
     }
 
     /// Has what is published in a channel delivered, once more.
     pub(super) fn subscribe(&self, channel: &str, receiver: Weak<dyn Receive>) {
-        let Routes { channels, live } = &mut *self.shared.routes();
-        match channels.entry(channel.into()) {
-            Entry::Occupied(mut route) => {
-                let route = route.get_mut();
-                route.wanted += 1;
-                route.receiver = receiver;
-            }
-            Entry::Vacant(route) => {
-                route.insert(Subscription { receiver, wanted: 1 });
-                self.order(*live, Order::Subscribe(channel.into()));
-            }
-        }
+        self.shared.subscriptions.want(channel, receiver);
+    }
+
+    /// Takes one wish for a channel back.
+    pub(super) fn unsubscribe(&self, channel: &str) {
+        self.shared.subscriptions.unwant(channel);
+    }
+
+    /// Takes all wishes of a receiver back.
+    pub(super) fn forget(&self, receiver: &Weak<dyn Receive>) {
+        self.shared.subscriptions.forget(receiver);
+    }
+
+    /// Whether a channel is where it has been for long, so that all instances listen to it.
+    pub(super) fn is_settled(&self, channel: &str) -> bool {
+        self.shared.subscriptions.is_settled(channel)
     }
 
     /// Has a receiver told when messages are lost, of any channel. There is one of its kind.
@@ -202,35 +218,7 @@ impl Link {
         let _one_of_a_kind = self.shared.bereaved.set(receiver);
     }
 
-    /// Takes one wish for a channel back.
-    pub(super) fn unsubscribe(&self, channel: &str) {
-        let Routes { channels, live } = &mut *self.shared.routes();
-        if let Some(route) = channels.get_mut(channel) {
-            route.wanted -= 1;
-            if route.wanted == 0 {
-                channels.remove(channel);
-                self.order(*live, Order::Unsubscribe(channel.into()));
-            }
-        }
-    }
-
-    /// Takes all wishes of a receiver back.
-    pub(super) fn forget(&self, receiver: &Weak<dyn Receive>) {
-        let Routes { channels, live } = &mut *self.shared.routes();
-        for (channel, _) in channels.extract_if(|_, route| route.receiver.ptr_eq(receiver)) {
-            self.order(*live, Order::Unsubscribe(channel));
-        }
-    }
-
-    /// Passes an order on, under the lock of the routes: so orders for a channel come in the order of the wishes.
-    fn order(&self, live: bool, order: Order) {
-        if live {
-            // An error means that the runtime is gone.
-            let _ended = self.orders.send(order);
-        }
-    }
-
-    /// Returns how many instances listen to a channel.
+    /// Returns how many instances listen to a channel. In a cluster whose slots move this may be too few.
     pub(super) async fn count(&self, channel: &str) -> Result<usize, ClusterError> {
         let connection = self.shared.connection.borrow().clone();
         let mut connection = connection.ok_or(ClusterError::Unreachable)?;
@@ -240,29 +228,48 @@ impl Link {
             ClusterError::Unreachable
         })
     }
+
+    /// Returns the channels that begin with `prefix` and are listened to by any instance.
+    pub(super) async fn channels(&self, prefix: &str) -> Result<Vec<String>, ClusterError> {
+        let connection = self.shared.connection.borrow().clone();
+        let mut connection = connection.ok_or(ClusterError::Unreachable)?;
+        let channels = connection.channels(self.shared.kind, prefix).await;
+        channels.map_err(|error| {
+            tracing::debug!(%error, "Redis does not say which channels there are");
+            ClusterError::Unreachable
+        })
+    }
 }
 
 impl Shared {
-    fn routes(&self) -> MutexGuard<'_, Routes> {
-        // Nothing under this lock can panic halfway.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn connect(
+    /// Makes the connection for subscriptions, whose number is `number`.
+    async fn connect_to_listen(
         self: &Arc<Self>,
-        pushes: mpsc::UnboundedSender<PushInfo>,
+        number: u64,
+        pushes: mpsc::UnboundedSender<(u64, PushInfo)>,
         lost: Arc<Notify>,
     ) -> RedisResult<Connection> {
         let shared = Arc::clone(self);
-        let push = move |push: PushInfo| -> Result<(), redis::aio::SendError> {
+        let push = move |push: PushInfo| -> Result<(), SendError> {
             if push.kind == PushKind::Disconnection {
                 lost.notify_one();
             }
             if shared.accept(&push) {
                 // An error means that whoever took the messages is gone.
-                let _ended = pushes.send(push);
+                let _ended = pushes.send((number, push));
             }
             // An error would end the connection's own bookkeeping.
+            Ok(())
+        };
+        self.place.connect(RESPONSE_TIMEOUT, Some(push)).await
+    }
+
+    /// Makes the connection for commands.
+    async fn connect_to_ask(&self, lost: Arc<Notify>) -> RedisResult<Connection> {
+        let push = move |push: PushInfo| -> Result<(), SendError> {
+            if push.kind == PushKind::Disconnection {
+                lost.notify_one();
+            }
             Ok(())
         };
         self.place.connect(RESPONSE_TIMEOUT, Some(push)).await
@@ -293,80 +300,53 @@ impl Shared {
         accepted
     }
 
-    /// Carries out orders in a batch.
-    async fn perform(&self, connection: &mut Connection, batch: &[Order]) -> RedisResult<()> {
-        match connection {
-            Connection::Single(_) => {
-                let mut pipeline = Pipeline::with_capacity(batch.len());
-                batch.iter().for_each(|order| self.add(&mut pipeline, order));
-                if !pipeline.is_empty() {
-                    let listeners: Vec<u64> = connection.run(&pipeline).await?;
-                    let channels = batch.iter().filter_map(Order::published_in);
-                    channels.zip(listeners).for_each(|(channel, listeners)| self.tell_unheard(channel, listeners));
-                }
-                Ok(())
+    /// Publishes what is in a batch, in order for each channel. Returns how many messages were refused, or may be lost,
+    /// and the last reason why.
+    async fn publish(&self, connection: &Connection, batch: Vec<Order>) -> (u64, Option<RedisError>) {
+        // A pipeline stays within one slot of a cluster. What is for one channel keeps its order, like everything from one
+        // task to one room.
+        let is_split = matches!(connection, Connection::Cluster(_));
+        let mut bundles: Vec<Bundle> = Vec::new();
+        let mut known: HashMap<Box<str>, usize> = HashMap::new();
+        for order in batch {
+            let Order::Publish { channel, payload, listeners } = order else { continue };
+            let of = if is_split { channel.clone() } else { Box::default() };
+            let at = *known.entry(of).or_insert_with(|| {
+                bundles.push(Bundle::default());
+                bundles.len() - 1
+            });
+            if let Some(bundle) = bundles.get_mut(at) {
+                bundle.pipeline.cmd(self.kind.publish()).arg(&*channel).arg(payload);
+                bundle.sent.push((channel, listeners));
             }
-            // A pipeline stays within one slot. What is for one channel keeps its order, like everything from one task to
-            // one room.
-            Connection::Cluster(_) => {
-                let mut channels: Vec<(&str, Pipeline)> = Vec::new();
-                let mut known: HashMap<&str, usize> = HashMap::new();
-                for order in batch {
-                    let Some(channel) = order.channel() else { continue };
-                    let at = *known.entry(channel).or_insert_with(|| {
-                        channels.push((channel, Pipeline::new()));
-                        channels.len() - 1
-                    });
-                    if let Some((_, pipeline)) = channels.get_mut(at) {
-                        self.add(pipeline, order);
+        }
+        let mut running = JoinSet::new();
+        for bundle in bundles {
+            let mut connection = connection.clone();
+            running.spawn(async move { (bundle.sent, connection.run::<Vec<u64>>(&bundle.pipeline).await) });
+        }
+        let (mut failed, mut failure) = (0, None);
+        while let Some(done) = running.join_next().await {
+            match done {
+                Ok((sent, Ok(counts))) => {
+                    for ((channel, told), listeners) in sent.into_iter().zip(counts) {
+                        self.tell_unheard(&channel, listeners);
+                        // An error means that nobody asks any more.
+                        let _gone = told.map(|told| told.send(listeners));
                     }
                 }
-                let mut running = JoinSet::new();
-                for (channel, pipeline) in channels {
-                    let mut connection = connection.clone();
-                    let channel = channel.to_owned();
-                    running.spawn(async move { Ok((channel, connection.run::<Vec<u64>>(&pipeline).await?)) });
+                Ok((sent, Err(error))) => {
+                    failed += sent.len() as u64;
+                    // One that ends the connection comes first.
+                    if !failure.as_ref().is_some_and(is_fatal) {
+                        failure = Some(error);
+                    }
                 }
-                while let Some(done) = running.join_next().await {
-                    let (channel, listeners) = done.unwrap_or_else(|_| Err(timed_out()))?;
-                    listeners.into_iter().for_each(|listeners| self.tell_unheard(&channel, listeners));
-                }
-                Ok(())
+                // Nothing there panics, and nobody cancels it.
+                Err(_) => failure = Some(timed_out()),
             }
         }
-    }
-
-    /// Adds an order, of whose answers only those to publishing are of interest: how many listen.
-    fn add(&self, pipeline: &mut Pipeline, order: &Order) {
-        match order {
-            Order::Publish { channel, payload } => {
-                pipeline.cmd(self.kind.publish()).arg(&**channel).arg(payload.as_slice());
-            }
-            Order::Subscribe(channel) => drop(pipeline.cmd(self.kind.subscribe()).arg(&**channel).ignore()),
-            Order::Unsubscribe(channel) => drop(pipeline.cmd(self.kind.unsubscribe()).arg(&**channel).ignore()),
-            Order::Flushed(_) => {}
-        }
-    }
-
-    /// Subscribes to every channel that is wanted by now.
-    async fn resubscribe(
-        &self,
-        connection: &mut Connection,
-        ordered: &mut mpsc::UnboundedReceiver<Order>,
-    ) -> RedisResult<()> {
-        // What the last connection has left undone is in the routes, or lost.
-        while let Ok(order) = ordered.try_recv() {
-            self.give_up(order);
-        }
-        let channels: Vec<Order> = {
-            let mut routes = self.routes();
-            routes.live = true;
-            routes.channels.keys().cloned().map(Order::Subscribe).collect()
-        };
-        for batch in channels.chunks(BATCH) {
-            self.perform(connection, batch).await?;
-        }
-        Ok(())
+        (failed, failure)
     }
 
     fn give_up(&self, order: Order) {
@@ -376,40 +356,38 @@ impl Shared {
         }
     }
 
-    /// Carries out orders for as long as the connection lives; false when there will be no more orders.
+    /// Carries out orders for as long as the connection lives. It ends well when there will be no more orders.
     async fn serve(
         &self,
         connection: &mut Connection,
         ordered: &mut mpsc::UnboundedReceiver<Order>,
-        lost: &Notify,
-    ) -> RedisResult<bool> {
+    ) -> RedisResult<()> {
         let mut batch = Vec::new();
         loop {
-            batch.clear();
             tokio::select! {
-                count = ordered.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(false) },
-                () = lost.notified() => return Err(closed()),
+                count = ordered.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
                 () = sleep(PING_INTERVAL) => {
                     connection.ping().await?;
                     continue;
                 }
             }
             let bytes = batch.iter().map(Order::bytes).sum();
-            let performed = self.perform(connection, &batch).await;
-            self.queued.fetch_sub(bytes, Relaxed);
-            if let Err(error) = performed {
-                let published = batch.iter().filter(|order| matches!(order, Order::Publish { .. })).count();
+            let (flushed, publish): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut batch).into_iter().partition(|order| matches!(order, Order::Flushed(_)));
+            let unpublished = Unpublished { shared: self, bytes, messages: publish.len() as u64 };
+            let (failed, failure) = self.publish(connection, publish).await;
+            unpublished.done();
+            if let Some(error) = failure {
                 // Some of them may have arrived; nobody can tell.
-                self.losses.count(published as u64, "they were refused, or the connection broke");
-                // What Redis merely refuses does not end the connection, unless it is a subscription that is missing then.
-                let subscribes = batch.iter().any(|order| matches!(order, Order::Subscribe(_)));
-                if subscribes || error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
+                self.losses.count(failed, "they were refused, or the connection broke");
+                // What Redis merely refuses does not end the connection.
+                if is_fatal(&error) {
                     return Err(error);
                 }
                 tracing::debug!(%error, "Redis refuses messages to other instances");
                 self.tell_lost();
             }
-            for order in batch.drain(..) {
+            for order in flushed {
                 if let Order::Flushed(flushed) = order {
                     // An error means that nobody waits any more.
                     let _late = flushed.send(());
@@ -418,34 +396,80 @@ impl Shared {
         }
     }
 
-    /// A channel is not listened to any more: because we said so, or because its slot has moved to another node.
-    fn unsubscribed(&self, push: &PushInfo, orders: &mpsc::WeakUnboundedSender<Order>) {
-        if let (Some(Value::BulkString(channel)), Some(orders)) = (push.data.first(), orders.upgrade())
-            && let Ok(channel) = str::from_utf8(channel)
-            && self.routes().channels.contains_key(channel)
-        {
-            let _ended = orders.send(Order::Subscribe(channel.into()));
-        }
-    }
-
     /// Hands on what was published.
-    fn deliver(&self, push: PushInfo, orders: &mpsc::WeakUnboundedSender<Order>) {
+    fn deliver(&self, connection: u64, push: PushInfo) {
         self.arrived.fetch_sub(payload_bytes(&push), Relaxed);
-        if push.kind == PushKind::SUnsubscribe {
-            return self.unsubscribed(&push, orders);
-        }
-        if !matches!(push.kind, PushKind::Message | PushKind::SMessage) {
+        if self.subscriptions.confirm(connection, &push) || !matches!(push.kind, PushKind::Message | PushKind::SMessage)
+        {
             return;
         }
         let mut data = push.data.into_iter();
         if let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) = (data.next(), data.next())
             && let Ok(channel) = str::from_utf8(&channel)
+            && let Some(receiver) = self.subscriptions.receiver(channel)
         {
-            let receiver = self.routes().channels.get(channel).and_then(|route| route.receiver.upgrade());
-            if let Some(receiver) = receiver {
-                receiver.receive(channel, payload);
-            }
+            receiver.receive(channel, payload);
         }
+    }
+
+    /// Connects, and serves until a connection is lost. It ends well when there will be no more orders.
+    async fn live(
+        self: &Arc<Self>,
+        number: u64,
+        ordered: &mut mpsc::UnboundedReceiver<Order>,
+        pushes: mpsc::UnboundedSender<(u64, PushInfo)>,
+        on_connected: impl FnOnce(),
+    ) -> RedisResult<()> {
+        let lost = Arc::new(Notify::new());
+        let (listening, asking) = tokio::join!(
+            self.connect_to_listen(number, pushes, Arc::clone(&lost)),
+            self.connect_to_ask(Arc::clone(&lost))
+        );
+        let (mut listening, mut asking) = (listening?, asking?);
+        self.subscriptions.begin(number);
+        // What the last connection has left undone is lost.
+        while let Ok(order) = ordered.try_recv() {
+            self.give_up(order);
+        }
+        let publishing = async {
+            // An error means that the connection has ended, which another branch tells.
+            let _ended = self.subscriptions.settled().await;
+            on_connected();
+            self.connection.send_replace(Some(asking.clone()));
+            self.serve(&mut asking, ordered).await
+        };
+        tokio::select! {
+            served = publishing => served,
+            error = self.subscriptions.serve(&mut listening) => Err(error),
+            () = lost.notified() => Err(closed()),
+        }
+    }
+}
+
+/// What is for one channel, or for all of them where that makes no difference.
+#[derive(Default)]
+struct Bundle {
+    pipeline: Pipeline,
+    sent: Vec<(Box<str>, Option<oneshot::Sender<u64>>)>,
+}
+
+/// Messages of which nobody knows what becomes of them: lost, if this is dropped.
+struct Unpublished<'a> {
+    shared: &'a Shared,
+    bytes: usize,
+    messages: u64,
+}
+
+impl Unpublished<'_> {
+    fn done(mut self) {
+        self.messages = 0;
+    }
+}
+
+impl Drop for Unpublished<'_> {
+    fn drop(&mut self) {
+        self.shared.queued.fetch_sub(self.bytes, Relaxed);
+        self.shared.losses.count(self.messages, "the connection broke before it was known whether they left");
     }
 }
 
@@ -458,29 +482,15 @@ fn payload_bytes(push: &PushInfo) -> usize {
 }
 
 impl Order {
-    fn channel(&self) -> Option<&str> {
-        match self {
-            Self::Publish { channel, .. } | Self::Subscribe(channel) | Self::Unsubscribe(channel) => Some(channel),
-            Self::Flushed(_) => None,
-        }
-    }
-
-    fn published_in(&self) -> Option<&str> {
-        match self {
-            Self::Publish { channel, .. } => Some(channel),
-            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Flushed(_) => None,
-        }
-    }
-
     fn bytes(&self) -> usize {
         match self {
             Self::Publish { payload, .. } => payload.len(),
-            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Flushed(_) => 0,
+            Self::Flushed(_) => 0,
         }
     }
 }
 
-fn timed_out() -> RedisError {
+pub(super) fn timed_out() -> RedisError {
     (redis::ErrorKind::Io, "it took too long").into()
 }
 
@@ -488,38 +498,32 @@ fn closed() -> RedisError {
     (redis::ErrorKind::Io, "the connection is closed").into()
 }
 
-/// Keeps the connection until the link is dropped.
-async fn keep(
-    shared: Arc<Shared>,
-    mut ordered: mpsc::UnboundedReceiver<Order>,
-    orders: mpsc::WeakUnboundedSender<Order>,
-) {
+/// Keeps the connections until the link is dropped.
+async fn keep(shared: Arc<Shared>, mut ordered: mpsc::UnboundedReceiver<Order>) {
     let (pushes, mut pushed) = mpsc::unbounded_channel();
     let receiving = Arc::clone(&shared);
     let receiver = tokio::spawn(async move {
-        while let Some(push) = pushed.recv().await {
-            receiving.deliver(push, &orders);
+        while let Some((connection, push)) = pushed.recv().await {
+            receiving.deliver(connection, push);
         }
     });
     let (mut pause, mut warned) = (BACKOFF.0, false);
-    while !ordered.is_closed() {
-        let lost = Arc::new(Notify::new());
-        let ended = async {
-            let mut connection = shared.connect(pushes.clone(), Arc::clone(&lost)).await?;
-            shared.resubscribe(&mut connection, &mut ordered).await?;
+    for number in 0.. {
+        if ordered.is_closed() {
+            break;
+        }
+        let on_connected = || {
             tracing::info!("connected to the Redis of the cluster");
             (pause, warned) = (BACKOFF.0, false);
-            shared.connection.send_replace(Some(connection.clone()));
-            shared.serve(&mut connection, &mut ordered, &lost).await
         };
-        let ended: RedisResult<bool> = ended.await;
-        shared.routes().live = false;
+        let ended = shared.live(number, &mut ordered, pushes.clone(), on_connected).await;
+        shared.subscriptions.end();
         let was_connected = shared.connection.send_replace(None).is_some();
         if was_connected {
             shared.tell_lost();
         }
         match ended {
-            Ok(_) => break,
+            Ok(()) => break,
             Err(error) if was_connected => {
                 tracing::warn!(%error, "the Redis of the cluster is lost; this instance goes on alone");
                 warned = true;

@@ -207,6 +207,7 @@ impl<S: RoomStore> App<S> {
             room: RoomOptions {
                 grace_ms: millis(config.reconnect_grace),
                 owner_handover_ms: millis(config.owner_handover),
+                ttl_ms: millis(config.room_ttl),
             },
             max_rooms: usize::try_from(config.max_rooms).unwrap_or(usize::MAX),
             ..StateOptions::default()

@@ -254,6 +254,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether any instance has members of a room online, as far as Redis knows.
+    ///
+    /// # Errors
+    /// Where Redis cannot be asked.
+    pub async fn has_members(&self, room_id: &str) -> Result<bool, Trouble> {
+        let [_, _, online, ..] = self.keys(room_id);
+        let found = self.redis.call(redis::cmd("EXISTS").arg(online)).await?;
+        redis::from_redis_value(found).map_err(malformed)
+    }
+
     /// The keys of a room: playback, participants and online of the contract, then our own.
     fn keys(&self, room_id: &str) -> [String; 6] {
         let tagged = self.redis.tag(room_id);
@@ -404,7 +414,8 @@ const INSTANCES: u32 = (1 << 24) - 1;
 /// How many changes of a room are kept for who has missed them; past it, the whole room is read.
 const LOG_ENTRIES: usize = 256;
 
-/// How long Redis keeps a room that nothing happens in: 24 hours.
+/// How long Redis keeps a room that nothing happens in: 24 hours. Where members are online, `expiresAt` moves along once an
+/// hour at least, which is a change like any other.
 const TTL_SECONDS: u32 = 86_400;
 
 static COMMIT: Script = Script::new(include_str!("commit.lua"));

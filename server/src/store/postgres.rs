@@ -236,6 +236,9 @@ async fn apply(transaction: &Transaction<'_>, changes: &[RowChange]) -> Result<(
             RowChange::RemoveRoom(id) => {
                 execute(transaction, REMOVE_ROOM, &[&escaped(id)]).await?;
             }
+            RowChange::RemoveExpired { id, now_ms } => {
+                execute(transaction, REMOVE_EXPIRED, &[&escaped(id), now_ms]).await?;
+            }
         }
     }
     Ok(())
@@ -246,7 +249,7 @@ fn seat_of(change: &RowChange) -> Option<&str> {
     match change {
         RowChange::UpsertParticipant(participant) => Some(&participant.id),
         RowChange::RemoveParticipant(id) => Some(id),
-        RowChange::SaveRoom(_) | RowChange::RemoveRoom(_) => None,
+        RowChange::SaveRoom(_) | RowChange::RemoveRoom(_) | RowChange::RemoveExpired { .. } => None,
     }
 }
 
@@ -545,6 +548,7 @@ const SAVE_ROOM: &str = "\
     WHERE id = $1";
 
 const REMOVE_ROOM: &str = "DELETE FROM rooms WHERE id = $1";
+const REMOVE_EXPIRED: &str = "DELETE FROM rooms WHERE id = $1 AND expires_at_ms <= $2";
 
 const ROOM_BY_CODE: &str = "SELECT * FROM rooms WHERE code = $1";
 

@@ -336,6 +336,10 @@ fn carry_out(connection: &Connection, request: &Request) -> Result<(), Failure> 
             RowChange::RemoveParticipant(id) => remove(connection, REMOVE_PARTICIPANT, id),
             RowChange::SaveRoom(room) => save_room(connection, room),
             RowChange::RemoveRoom(id) => remove(connection, REMOVE_ROOM, id),
+            RowChange::RemoveExpired { id, now_ms } => {
+                connection.prepare_cached(REMOVE_EXPIRED)?.execute(params![id, now_ms])?;
+                Ok(())
+            }
         }),
         Request::SavePlayback(playback) => save_playback(connection, playback),
         Request::Probe(probe) => {
@@ -565,6 +569,7 @@ const SAVE_ROOM: &str = "\
     WHERE id = :id";
 
 const REMOVE_ROOM: &str = "DELETE FROM rooms WHERE id = ?1";
+const REMOVE_EXPIRED: &str = "DELETE FROM rooms WHERE id = ?1 AND expires_at_ms <= ?2";
 
 const ROOM_BY_CODE: &str = "SELECT * FROM rooms WHERE code = ?1";
 

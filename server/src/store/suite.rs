@@ -23,6 +23,7 @@ macro_rules! store_suite {
             a_removed_room_takes_everything_along
             playback_reads_back_as_written
             expired_rooms_are_listed_oldest_first
+            a_room_that_has_more_time_by_now_is_not_removed_as_expired
             many_writers_at_once_are_all_served
             a_write_is_seen_by_the_next_read
             odd_text_is_kept_as_it_is
@@ -243,6 +244,18 @@ pub(super) async fn expired_rooms_are_listed_oldest_first(store: &impl RoomStore
     assert_eq!(store.expired_rooms(99, 10).await, Ok(vec![]));
     assert_eq!(store.expired_rooms(300, 0).await, Ok(vec![]));
     assert_eq!(store.room_count().await, Ok(4));
+}
+
+pub(super) async fn a_room_that_has_more_time_by_now_is_not_removed_as_expired(store: &impl RoomStore) {
+    let room = RoomRow { expires_at_ms: 100, ..room_with_code(&id::room_code()) };
+    store.create_room(room.clone()).await.unwrap();
+    let remove = |now_ms| vec![RowChange::RemoveExpired { id: room.id.clone(), now_ms }];
+    store.apply(vec![RowChange::SaveRoom(RoomRow { expires_at_ms: 300, ..room.clone() })]).await.unwrap();
+    store.apply(remove(299)).await.unwrap();
+    assert_eq!(store.room_count().await, Ok(1));
+    store.apply(remove(300)).await.unwrap();
+    store.apply(remove(300)).await.unwrap();
+    assert_eq!(store.room_count().await, Ok(0));
 }
 
 pub(super) async fn many_writers_at_once_are_all_served(store: &impl RoomStore) {

@@ -22,6 +22,9 @@
 //!               +-----back-------+------back------+
 //! ```
 //!
+//! A room expires its time to live after the last member went offline, or out of it. While members are online it does not,
+//! and [`RoomRow::expires_at_ms`] moves along.
+//!
 //! A refused command changes nothing. Several commands without polling between them are legal. Repeated or early timeouts
 //! do nothing, and nothing follows `room:closed`.
 
@@ -84,11 +87,24 @@ pub struct RoomOptions {
     pub grace_ms: i64,
     /// How long the owner may be away before somebody stands in.
     pub owner_handover_ms: i64,
+    /// How long a room lives on once its last member is gone, or offline.
+    pub ttl_ms: i64,
 }
+
+impl RoomOptions {
+    /// How far `expiresAt` may fall behind while members are online: the 24th part of the time to live, an hour at most. An
+    /// instance that crashes leaves it so far behind.
+    fn expiry_lag_ms(&self) -> i64 {
+        (self.ttl_ms / 24).clamp(1, MAX_EXPIRY_LAG_MS)
+    }
+}
+
+/// Well below the time that Redis keeps a room in which nothing happens.
+const MAX_EXPIRY_LAG_MS: i64 = 3_600_000;
 
 impl Default for RoomOptions {
     fn default() -> Self {
-        Self { grace_ms: 20_000, owner_handover_ms: 60_000 }
+        Self { grace_ms: 20_000, owner_handover_ms: 60_000, ttl_ms: 86_400_000 }
     }
 }
 
@@ -167,6 +183,13 @@ impl Room {
         if self.is_over(now_ms) {
             return self.handle_over(command);
         }
+        let before = (self.seats.len(), self.seats.has_online());
+        self.carry_out(command, now_ms)?;
+        self.settle_expiry(before, now_ms);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, command: Command, now_ms: i64) -> Result<(), Refusal> {
         match command {
             Command::Join(join) => self.join(*join, now_ms),
             Command::Leave { connection } => self.leave(connection, now_ms),
@@ -216,7 +239,33 @@ impl Room {
             return None;
         }
         let others = [self.seats.next_grace(), self.handover_at()];
-        others.into_iter().flatten().chain([self.row.expires_at_ms]).min()
+        others.into_iter().flatten().chain([self.expiry_due_at()]).min()
+    }
+
+    /// When the room expires, or is to be given more time because members are online.
+    fn expiry_due_at(&self) -> i64 {
+        let expires_at_ms = self.row.expires_at_ms;
+        if !self.seats.has_online() {
+            return expires_at_ms;
+        }
+        expires_at_ms.saturating_sub(self.options.ttl_ms).saturating_add(self.options.expiry_lag_ms())
+    }
+
+    /// Has the room expire its time to live after members were last in it. `before` is how many seats were taken, and
+    /// whether anybody was online.
+    fn settle_expiry(&mut self, before: (usize, bool), now_ms: i64) {
+        let (taken, was_online) = before;
+        let is_online = self.seats.has_online();
+        let is_due = is_online && self.expiry_due_at() <= now_ms;
+        let has_left = (was_online && !is_online) || (taken > 0 && self.seats.len() == 0);
+        let expires_at_ms = now_ms.saturating_add(self.options.ttl_ms);
+        if self.closed || !(is_due || has_left) || expires_at_ms <= self.row.expires_at_ms {
+            return;
+        }
+        let row = Arc::make_mut(&mut self.row);
+        row.expires_at_ms = expires_at_ms;
+        let row = row.clone();
+        self.emit(Effect::Persist(RowChange::SaveRoom(row)));
     }
 
     /// The room's row as it is now.
@@ -239,9 +288,9 @@ impl Room {
         self.seats.iter().find(|seat| seat.row.id == id).map(|seat| &*seat.row)
     }
 
-    /// Whether the room does not exist any more: closed, or past its time.
+    /// Whether the room does not exist any more: closed, or past its time with nobody online.
     pub fn is_over(&self, now_ms: i64) -> bool {
-        self.closed || now_ms >= self.row.expires_at_ms
+        self.closed || (now_ms >= self.row.expires_at_ms && !self.seats.has_online())
     }
 
     /// Whether the room was closed, so that no command will ever have an effect again.

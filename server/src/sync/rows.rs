@@ -31,7 +31,7 @@ pub struct RoomRow {
     pub wait_for: WaitFor,
     /// When the room was made.
     pub created_at_ms: i64,
-    /// From when on the room does not exist any more.
+    /// From when on the room does not exist any more, unless members are online.
     pub expires_at_ms: i64,
 }
 
@@ -93,6 +93,14 @@ pub enum RowChange {
     SaveRoom(RoomRow),
     /// Removes the room with this id, its participants and its playback, if there is one.
     RemoveRoom(String),
+    /// Removes a room as [`RemoveRoom`](Self::RemoveRoom) does, if it has still expired by a time: its members may have
+    /// come back since it was found.
+    RemoveExpired {
+        /// The room's id.
+        id: String,
+        /// The time.
+        now_ms: i64,
+    },
 }
 
 /// A text that names none of an enum's values.

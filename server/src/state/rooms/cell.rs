@@ -124,7 +124,9 @@ impl Live {
                 RowChange::UpsertParticipant(row) => restored(&row.id),
                 RowChange::RemoveParticipant(id) => restored(id),
                 // A room that is gone cannot be brought back without its other rows, but writing tells that it is gone.
-                RowChange::SaveRoom(_) | RowChange::RemoveRoom(_) => RowChange::SaveRoom((**self.room.row()).clone()),
+                RowChange::SaveRoom(_) | RowChange::RemoveRoom(_) | RowChange::RemoveExpired { .. } => {
+                    RowChange::SaveRoom((**self.room.row()).clone())
+                }
             }
         };
         changes.iter().map(undo).collect()

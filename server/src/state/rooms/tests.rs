@@ -214,6 +214,11 @@ impl Tables {
                 log.lock().unwrap().push(format!("saved {}", row.name));
                 self.rooms.insert(row.id.clone(), row);
             }
+            RowChange::RemoveExpired { id, now_ms } => {
+                if self.rooms.get(&id).is_some_and(|room| room.expires_at_ms <= now_ms) {
+                    self.apply(RowChange::RemoveRoom(id), log)?;
+                }
+            }
             RowChange::RemoveRoom(id) => {
                 if let Some(room) = self.rooms.remove(&id) {
                     log.lock().unwrap().push(format!("removed room {}", room.code));
@@ -978,16 +983,28 @@ async fn a_shutdown_tries_a_store_that_has_hung() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_room_expires_with_its_members_in_it() {
-    let world = World::new();
-    world.store.tables().rooms.get_mut("roomaaaa").unwrap().expires_at_ms = START + 60_000;
+async fn a_room_with_members_in_it_does_not_expire_and_an_empty_one_does_its_time_later() {
+    const TTL: i64 = 24 * 60_000;
+    let mut options = StateOptions::default();
+    options.room.ttl_ms = TTL;
+    let world = World::with(options);
+    let expires = || world.store.tables().rooms["roomaaaa"].expires_at_ms - START;
+    world.store.tables().rooms.get_mut("roomaaaa").unwrap().expires_at_ms = START + TTL;
     world.join(1, user("ann")).await.unwrap();
     world.happened();
-    ms(59_990).await;
-    assert_eq!(world.happened(), Vec::<String>::new());
-    ms(500).await;
-    assert_eq!(world.happened(), ["all: room:closed", "remove 1", "removed room ROOMAAAA"]);
-    assert_eq!(world.state.occupancy(), Occupancy { rooms: 0, connections: 0 });
+    ms(1_000).await; // what is written behind is a moment later
+    for minute in 1..100 {
+        ms(60_000).await;
+        assert_eq!(world.happened(), ["saved Film"], "once in the 24th part of its time");
+        assert!((0..1_000).contains(&(expires() - minute * 60_000 - TTL)), "{}", expires());
+    }
+    world.state.member(leave(1)).await.unwrap();
+    ms(TTL as u64 - 1_000).await;
+    assert!(world.count().await == 0, "it is there until its time is over");
+    world.happened();
+    ms(61_000).await;
+    let happened = world.happened();
+    assert!(happened.contains(&"removed room ROOMAAAA".to_owned()), "{happened:?}");
     assert_eq!(code(world.join(1, user("ann")).await), ErrorCode::RoomNotFound);
 }
 

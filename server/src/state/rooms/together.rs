@@ -436,6 +436,14 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
         self.neighbours.as_ref().is_some_and(|neighbours| neighbours.look_after(room))
     }
 
+    /// Whether a room that is not in memory here has members on other instances.
+    pub(super) async fn has_members_elsewhere(&self, room_id: &str) -> Result<bool, Trouble> {
+        match &self.neighbours {
+            Some(neighbours) => neighbours.cluster.has_members(room_id).await,
+            None => Ok(false),
+        }
+    }
+
     pub(super) fn remove(&self, room_id: &str, connection: ConnectionId) {
         self.publisher.remove(room_id, connection);
         self.connections.remove(connection);

@@ -183,14 +183,24 @@ impl<S: RoomStore, P: Publisher> Shared<S, P> {
     }
 }
 
-/// Removes rooms that expired while they were not in memory; those in memory see to it themselves.
+/// Removes rooms that expired while they were not in memory; those in memory see to it themselves. One that has members
+/// elsewhere is loaded, so that it gets more time.
 async fn sweep<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>) {
-    let expired = match shared.ask(shared.store.expired_rooms(shared.clock.now_ms(), SWEEP_ROOMS)).await {
+    let now_ms = shared.clock.now_ms();
+    let expired = match shared.ask(shared.store.expired_rooms(now_ms, SWEEP_ROOMS)).await {
         Ok(rooms) => rooms,
         Err(fault) => return warn!(?fault, "expired rooms could not be listed"),
     };
-    let asleep = expired.into_iter().filter(|row| !shared.cells().contains_key(&row.code));
-    let changes: Vec<_> = asleep.map(|row| RowChange::RemoveRoom(row.id)).collect();
+    let asleep: Vec<_> = expired.into_iter().filter(|row| !shared.cells().contains_key(&row.code)).collect();
+    let mut changes = Vec::new();
+    for row in asleep {
+        match shared.has_members_elsewhere(&row.id).await {
+            Ok(false) => changes.push(RowChange::RemoveExpired { id: row.id, now_ms }),
+            // Its next deadline has passed, which it then sees to.
+            Ok(true) => drop(shared.existing(&row.code).await),
+            Err(trouble) => return warn!(%trouble, "expired rooms cannot be told from those with members"),
+        }
+    }
     if changes.is_empty() {
         return;
     }

@@ -60,6 +60,11 @@ impl Seats {
         self.taken.len()
     }
 
+    /// Whether a connection is in any seat.
+    pub(super) fn has_online(&self) -> bool {
+        !self.index.by_connection.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Seat> {
         self.taken.values()
     }

@@ -22,6 +22,9 @@ const START: i64 = 1_700_000_000_000;
 
 const DAY: i64 = 86_400_000;
 
+/// When a room with members online is next given more time.
+const HOUR: i64 = 3_600_000;
+
 /// A room, a time, and a way to talk about both.
 #[derive(Clone)]
 struct Scene {
@@ -219,6 +222,7 @@ fn describe(effect: &Effect) -> String {
         Effect::Persist(RowChange::RemoveParticipant(id)) => format!("forget {id}"),
         Effect::Persist(RowChange::SaveRoom(row)) => format!("store room {}", room_text(row)),
         Effect::Persist(RowChange::RemoveRoom(id)) => format!("forget {id}"),
+        Effect::Persist(RowChange::RemoveExpired { .. }) => panic!("not the room's to ask for"),
         Effect::Admit { connection } => format!("admit {}", connection.0),
         Effect::State { connection, state } => {
             let acting = state.room.acting_oder_id.as_ref().map_or(String::new(), |oder| format!(" acting {oder}"));

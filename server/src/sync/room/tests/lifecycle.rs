@@ -53,6 +53,7 @@ fn a_loaded_room_waits_for_everybody_to_come_back() {
         "all: left o2 timeout",
         "forget p3",
         "all: left o3 timeout",
+        "store room Film of ann 5 seats open owner_only none",
     ]);
     assert_eq!(scene.room.participant_count(), 0);
 }
@@ -122,27 +123,70 @@ fn a_sequence_limit_is_never_lowered() {
     assert_eq!((scene.room.sequence_limit(), scene.room.sequence()), (1_000_000, 0));
 }
 
+/// When the room's row says that it expires, since the start.
+fn expires(scene: &Scene) -> i64 {
+    scene.room.row().expires_at_ms - START
+}
+
 #[test]
-fn a_room_expires() {
-    let mut scene = Scene::after(&[user(1, "ann"), user(2, "bob")]);
-    scene.tell(lost(2));
-    scene.timeout(&["forget p2", "all: left o2 timeout"]);
-    scene.tell(enter(guest(3, "Zoë")));
-    scene.timeout(&["forget room", "all: closed expired", "remove 1", "remove 3"]);
+fn a_room_that_nobody_enters_expires() {
+    let mut scene = Scene::new();
+    scene.timeout(&[]);
+    scene.timeout(&["forget room", "all: closed expired"]);
     assert_eq!(scene.now, START + DAY);
     assert!(scene.room.is_closed());
     assert_eq!(scene.room.poll_timeout(), None);
 }
 
 #[test]
+fn a_room_with_members_online_never_expires() {
+    let mut scene = Scene::after(&[user(1, "ann"), user(2, "bob")]);
+    for hour in 1..100 {
+        scene.timeout(&["store room Film of ann 5 seats open owner_only none"]);
+        assert_eq!((scene.now - START, expires(&scene)), (hour * HOUR, hour * HOUR + DAY));
+    }
+    // Not even where nobody has looked for long.
+    scene.later(9 * DAY);
+    assert!(!scene.room.is_over(scene.now));
+    scene.tell(source(1));
+    assert_eq!(expires(&scene), scene.now - START + DAY);
+}
+
+#[test]
+fn a_room_expires_its_time_to_live_after_the_last_one_has_left() {
+    let mut scene = Scene::after(&[user(1, "ann"), user(2, "bob")]);
+    scene.later(600_000).expect(hung_up(2), &["forget p2", "remove 2", "all: left o2 disconnect"]);
+    assert_eq!(expires(&scene), DAY, "one is still there");
+    scene.later(600_000);
+    let stored = "store room Film of ann 5 seats open owner_only none";
+    scene.expect(leave(1), &["forget p1", "remove 1", "all: left o1 leave", stored]);
+    assert_eq!(expires(&scene), 1_200_000 + DAY);
+    scene.timeout(&[]);
+    assert!(!scene.room.is_over(START + 1_200_000 + DAY - 1));
+    scene.timeout(&["forget room", "all: closed expired"]);
+    assert_eq!(scene.now, START + 1_200_000 + DAY);
+}
+
+#[test]
+fn a_room_whose_members_were_all_lost_is_empty_when_their_grace_ends() {
+    let mut scene = Scene::after(&[user(1, "ann")]);
+    scene.later(1_000).tell(lost(1));
+    assert_eq!(expires(&scene), 1_000 + DAY);
+    let stored = "store room Film of ann 5 seats open owner_only none";
+    scene.timeout(&["forget p1", "all: left o1 timeout", stored]);
+    assert_eq!(expires(&scene), 21_000 + DAY);
+}
+
+#[test]
 fn an_expired_room_is_over_before_anybody_was_told() {
     let mut scene = Scene::after(&[user(1, "ann")]);
+    scene.tell(leave(1));
     scene.later(DAY);
     assert!(scene.room.is_over(scene.now) && !scene.room.is_closed());
-    scene.refuse(source(1), ErrorCode::RoomNotFound);
+    scene.refuse(enter(user(1, "ann")), ErrorCode::RoomNotFound);
     scene.refuse(leave(1), ErrorCode::RoomNotFound);
     scene.expect::<&str>(lost(1), &[]);
-    scene.expect(Command::Timeout, &["forget room", "all: closed expired", "remove 1"]);
+    scene.expect(Command::Timeout, &["forget room", "all: closed expired"]);
 }
 
 #[test]

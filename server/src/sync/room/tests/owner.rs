@@ -28,7 +28,7 @@ fn the_longest_present_user_stands_in_for_an_absent_owner() {
     let mut scene = without_ann();
     scene.timeout(&["all: owner bob o3 absent"]);
     assert_eq!(scene.now, START + 60_000);
-    assert_eq!(scene.due(), DAY);
+    assert_eq!(scene.due(), HOUR);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn the_owner_being_lost_counts_from_the_loss() {
 fn an_owner_who_is_back_in_time_stays_the_owner() {
     let mut scene = without_ann();
     scene.later(59_000).tell(enter(user(5, "ann")));
-    assert_eq!(scene.due(), DAY);
+    assert_eq!(scene.due(), HOUR);
     scene.later(2_000).expect::<&str>(Command::Timeout, &[]);
 }
 
@@ -74,7 +74,7 @@ fn a_room_its_owner_never_entered_gets_a_stand_in() {
 fn a_guest_never_stands_in() {
     let mut scene = Scene::after(&[guest(1, "Zoë")]);
     scene.timeout(&[]);
-    assert_eq!(scene.due(), DAY);
+    assert_eq!(scene.due(), HOUR);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn a_token_brings_the_seat_back() {
 fn a_resumed_seat_has_no_grace_left_to_end() {
     let mut scene = bob_lost();
     scene.tell(enter(showing(user(3, "bob"), "t2")));
-    assert_eq!(scene.due(), DAY);
+    assert_eq!(scene.due(), HOUR);
 }
 
 #[test]

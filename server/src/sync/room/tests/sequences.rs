@@ -47,6 +47,7 @@ impl Observer {
                 assert!(self.rows.remove(id).is_some(), "{id} was not stored");
             }
             Effect::Persist(RowChange::RemoveRoom(_)) => self.rows.clear(),
+            Effect::Persist(RowChange::RemoveExpired { .. }) => panic!("not the room's to ask for"),
             Effect::Persist(RowChange::SaveRoom(_)) => {}
             Effect::Admit { connection } => assert!(self.hearing.insert(*connection), "{connection:?} admitted twice"),
             Effect::State { connection, state } => {
@@ -113,10 +114,11 @@ fn live(seed: u64, steps: u64) {
     row.max_participants = 4;
     row.playback_control =
         dice.pick(&[PlaybackControl::OwnerOnly, PlaybackControl::All, PlaybackControl::Selected]).unwrap();
-    row.expires_at_ms = START + 20_000 + dice.below(3_000_000) as i64;
-    let mut room = Room::load(row, Vec::new(), None, START, START, RoomOptions::default());
+    let options = RoomOptions { ttl_ms: 20_000 + dice.below(3_000_000) as i64, ..RoomOptions::default() };
+    row.expires_at_ms = START + options.ttl_ms;
+    let mut room = Room::load(row, Vec::new(), None, START, START, options);
     room.raise_sequence_limit(dice.below(200));
-    let mut copy = carried(&room.whole(), |whole| Room::take_up(whole, RoomOptions::default()).unwrap());
+    let mut copy = carried(&room.whole(), |whole| Room::take_up(whole, options).unwrap());
     let mut now = START;
     let mut seen = Observer::default();
     let mut tokens: Vec<u64> = vec![0];

@@ -182,7 +182,7 @@ fn somebody_offline_is_kicked_from_the_seat() {
     let mut scene = Scene::after(&[user(1, "ann"), guest(2, "Zoë")]);
     scene.tell(lost(2));
     scene.expect(kick(1, "o2"), &["forget p2", "all: left o2 kicked"]);
-    assert_eq!(scene.due(), DAY);
+    assert_eq!(scene.due(), HOUR);
 }
 
 #[test]

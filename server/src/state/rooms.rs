@@ -266,6 +266,15 @@ impl<S: RoomStore, P: Publisher> Rooms<S, P> {
     }
 }
 
+#[cfg(test)]
+impl<S: RoomStore, P: Publisher> Rooms<S, P> {
+    /// Does nothing more, and tells nobody, as if the process had ended.
+    pub(in crate::state) fn die(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+        self.0.stop.notify_one();
+    }
+}
+
 impl<S: RoomStore, P: Publisher> Admission<S, P> {
     /// What a password shown by the joiner is to be verified against; none where the room needs no password.
     pub fn password_hash(&self) -> Option<&str> {

@@ -6,6 +6,7 @@
 //! anything, does not make all of them lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -57,6 +58,21 @@ impl Leases {
     pub fn is_live(&self, instance: u32) -> bool {
         self.live.contains(&instance)
     }
+
+    /// How many of the instances that were alive when last looked come before this one in taking over a room of a lost
+    /// instance. Instances that agree on who is alive have the same order, which is another for each room.
+    pub fn rank(&self, instance: u32, code: &str) -> usize {
+        let own = (weight(instance, code), instance);
+        self.live.iter().filter(|other| (weight(**other, code), **other) > own).count()
+    }
+}
+
+/// Rendezvous hashing: the instance with the highest weight has a room. Where instances of different builds disagree on it,
+/// a room is taken over twice, or later.
+fn weight(instance: u32, code: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (instance, code).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Cluster {
@@ -121,7 +137,18 @@ impl Cluster {
     /// # Errors
     /// Where Redis cannot be asked.
     pub async fn leave_alone(&self, code: &str) -> Result<(), Trouble> {
-        self.redis.call(redis::cmd("SREM").arg(self.rooms_key(self.instance)).arg(code)).await?;
+        self.taken_over(self.instance, &[code.to_owned()]).await
+    }
+
+    /// Takes note that an instance, which may be lost, does not look after rooms any more.
+    ///
+    /// # Errors
+    /// Where Redis cannot be asked.
+    pub async fn taken_over(&self, instance: u32, codes: &[String]) -> Result<(), Trouble> {
+        if codes.is_empty() {
+            return Ok(());
+        }
+        self.redis.call(redis::cmd("SREM").arg(self.rooms_key(instance)).arg(codes)).await?;
         Ok(())
     }
 
@@ -164,6 +191,29 @@ mod tests {
         assert!(leases.is_live(1) && !leases.is_live(2));
         leases.bury(2);
         assert!(leases.suspects.is_empty());
+    }
+
+    #[test]
+    fn each_room_is_taken_over_by_one_of_the_living_and_most_keep_theirs_when_one_more_dies() {
+        let watching = |live: &[u32]| {
+            let mut leases = Leases::default();
+            leases.look(&live.iter().map(|instance| (*instance, 0)).collect(), [], Instant::now());
+            leases
+        };
+        let (three, two) = (watching(&[1, 2, 3]), watching(&[1, 3]));
+        let mut shares = BTreeMap::new();
+        for number in 0..3_000 {
+            let code = format!("ROOM{number:04}");
+            let mut ranks: Vec<_> = [1, 2, 3].map(|instance| (three.rank(instance, &code), instance)).into();
+            ranks.sort_unstable();
+            assert_eq!(ranks.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(), [0, 1, 2]);
+            let (_, first) = ranks[0];
+            *shares.entry(first).or_insert(0) += 1;
+            if first != 2 {
+                assert_eq!(two.rank(first, &code), 0);
+            }
+        }
+        assert!(shares.values().all(|share| (800..1_200).contains(share)), "{shares:?}");
     }
 
     #[test]

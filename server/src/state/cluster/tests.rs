@@ -8,13 +8,13 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use syncwatch_backends as backends;
-use tokio::sync::mpsc::channel;
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::Cluster;
 use crate::config::{RedisServer, RedisSettings};
-use crate::redis::Redis;
+use crate::redis::{Notice, Redis};
 use crate::state::{Joiner, Publisher, Rooms, StateOptions};
 use crate::store::RoomStore;
 use crate::store::postgres::PostgresStore;
@@ -160,6 +160,7 @@ struct World {
     redis: Backend,
     postgres: backends::Postgres,
     instances: Vec<Instance>,
+    options: StateOptions,
 }
 
 impl World {
@@ -168,8 +169,14 @@ impl World {
     }
 
     async fn on(redis: Backend, instances: usize, seats: u32) -> Self {
+        let mut options = StateOptions::default();
+        options.room.grace_ms = 1_000;
+        Self::with(options, redis, instances, seats).await
+    }
+
+    async fn with(options: StateOptions, redis: Backend, instances: usize, seats: u32) -> Self {
         let postgres = backends::Postgres::start().unwrap();
-        let mut world = Self { redis, postgres, instances: Vec::new() };
+        let mut world = Self { redis, postgres, instances: Vec::new(), options };
         for _ in 0..instances {
             world.add().await;
         }
@@ -180,6 +187,15 @@ impl World {
 
     async fn add(&mut self) {
         let store = Arc::new(PostgresStore::open(&self.postgres.url()).await.unwrap());
+        let (cluster, incoming) = self.member().await;
+        let seen = Arc::new(Recorder::default());
+        let publisher = Arc::clone(&seen);
+        let state = Rooms::start_in(cluster, incoming, store, publisher, Clock::system(), self.options);
+        self.instances.push(Instance { state, seen, next: AtomicU64::new(1) });
+    }
+
+    /// Another member of the cluster, which does nothing by itself.
+    async fn member(&self) -> (Cluster, Receiver<Notice>) {
         let at = |port| RedisServer { host: "127.0.0.1".into(), port };
         let servers = match &self.redis {
             Backend::Server(redis) => vec![at(redis.port())],
@@ -196,13 +212,40 @@ impl World {
         };
         let (notices, incoming) = channel(1_024);
         let redis = Redis::new(&settings, settings.db_state, notices);
-        let cluster = Cluster::join(redis).await.unwrap();
-        let seen = Arc::new(Recorder::default());
-        let mut options = StateOptions::default();
-        options.room.grace_ms = 1_000;
-        let publisher = Arc::clone(&seen);
-        let state = Rooms::start_in(cluster, incoming, store, publisher, Clock::system(), options);
-        self.instances.push(Instance { state, seen, next: AtomicU64::new(1) });
+        (Cluster::join(redis).await.unwrap(), incoming)
+    }
+
+    /// Makes rooms, and has a guest enter each by an instance. Returns their ids.
+    async fn fill(&self, instance: &Instance, rooms: usize) -> Vec<String> {
+        let store = Arc::new(PostgresStore::open(&self.postgres.url()).await.unwrap());
+        let mut ids = Vec::new();
+        for number in 0..rooms {
+            let (id, code) = (format!("room-{number}"), format!("MANY{number:04}"));
+            store.create_room(RoomRow { id: id.clone(), code: code.clone(), ..row(10) }).await.unwrap();
+            let connection = instance.connection();
+            let socket_id = Some(format!("socket-{}", connection.0).as_str().into());
+            let admission = instance.state.open(connection, &code).await.unwrap();
+            admission.join(Joiner { socket_id, ..guest("Zoë") }).await.unwrap();
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// Waits until an instance is found lost and its rooms are taken over.
+    async fn buries(&self, instance: &Instance) {
+        let number = instance.state.instance().to_string();
+        until("the burial", || async { self.cli(&["ZSCORE", "syncwatch:instances", &number]).trim().is_empty() }).await;
+    }
+
+    /// How many rooms an instance looks after.
+    fn looked_after(&self, instance: &Instance) -> usize {
+        let key = format!("syncwatch:instance:{}:rooms", instance.state.instance());
+        self.cli(&["SCARD", &key]).trim().parse().unwrap()
+    }
+
+    fn exists(&self, keys: &[String]) -> usize {
+        let keys = keys.iter().map(String::as_str);
+        self.cli(&["EXISTS"].into_iter().chain(keys).collect::<Vec<_>>()).trim().parse().unwrap()
     }
 
     fn cli(&self, command: &[&str]) -> String {
@@ -313,6 +356,92 @@ fn play(connection: ConnectionId) -> Command {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_on_different_instances_share_a_room() {
     share_a_room(&World::new(3, 10).await).await;
+}
+
+/// How long the others may take to declare the participants of a lost instance offline.
+const FOUND_LOST: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_of_a_lost_instance_are_each_taken_over_by_one_of_the_others() {
+    const ROOMS: usize = 90;
+    let world = World::new(4, 10).await;
+    let [lost, survivors @ ..] = &world.instances[..] else { panic!("four") };
+    let ids = world.fill(lost, ROOMS).await;
+    let online: Vec<_> = ids.iter().map(|id| format!("room:{id}:online")).collect();
+    assert_eq!((world.exists(&online), world.looked_after(lost)), (ROOMS, ROOMS));
+    lost.state.die();
+    let died = Instant::now();
+    world.buries(lost).await;
+    let shares: Vec<_> = survivors.iter().map(|survivor| world.looked_after(survivor)).collect();
+    assert_eq!((world.exists(&online), world.looked_after(lost)), (0, 0));
+    assert!(died.elapsed() < FOUND_LOST, "{:?}", died.elapsed());
+    assert_eq!(shares.iter().sum::<usize>(), ROOMS, "{shares:?}");
+    assert!(shares.iter().all(|share| *share > ROOMS / 10), "{shares:?}");
+    // Who does not come back is gone after the grace, by whoever took the room over.
+    let rows = || async {
+        let store = PostgresStore::open(&world.postgres.url()).await.unwrap();
+        store.participants("room-7").await.unwrap().is_empty()
+    };
+    until("the end of the grace", rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_are_taken_over_from_one_that_lives_and_does_not_take_its_share() {
+    let world = World::new(2, 10).await;
+    let [lost, survivor] = &world.instances[..] else { panic!("two") };
+    let (idle, _incoming) = world.member().await;
+    let idle = tokio::spawn(async move {
+        loop {
+            idle.renew().await.unwrap();
+            sleep(super::leases::RENEW_EVERY).await;
+        }
+    });
+    let ids = world.fill(lost, 30).await;
+    let online: Vec<_> = ids.iter().map(|id| format!("room:{id}:online")).collect();
+    lost.state.die();
+    let died = Instant::now();
+    world.buries(lost).await;
+    assert_eq!((world.exists(&online), world.looked_after(survivor)), (0, 30));
+    assert!(died.elapsed() < FOUND_LOST, "{:?}", died.elapsed());
+    idle.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_room_with_members_online_keeps_its_keys_and_its_row() {
+    const TTL_MS: i64 = 4_800;
+    let mut options = StateOptions::default();
+    options.room.ttl_ms = TTL_MS;
+    let world = World::with(options, Backend::Server(backends::Redis::start().unwrap()), 2, 10).await;
+    let store = PostgresStore::open(&world.postgres.url()).await.unwrap();
+    let created_ms = Clock::system().now_ms();
+    let room = RoomRow { id: "room-q".into(), code: "QUIET234".into(), expires_at_ms: created_ms + TTL_MS, ..row(10) };
+    store.create_room(room).await.unwrap();
+    let one = &world.instances[0];
+    let connection = one.connection();
+    let socket_id = Some("socket".into());
+    let admission = one.state.open(connection, "QUIET234").await.unwrap();
+    admission.join(Joiner { socket_id, ..user("ann") }).await.unwrap();
+    one.state.member(source(connection)).await.unwrap();
+    let (cluster, _incoming) = world.member().await;
+    assert!(cluster.has_members("room-q").await.unwrap() && !cluster.has_members("room-a").await.unwrap());
+    let keys = ["room:room-q:playback", "room:room-q:participants", "room:room-q:online"];
+    let own = ["syncwatch:room:room-q", "syncwatch:room:room-q:seats", "syncwatch:room:room-q:log"];
+    let keys: Vec<_> = keys.into_iter().chain(own).collect();
+    for key in &keys {
+        assert_eq!(world.cli(&["EXPIRE", key, "60"]).trim(), "1", "{key}");
+    }
+    let left_ms = |key: &&str| world.cli(&["PTTL", key]).trim().parse::<i64>().unwrap();
+    until("new time for the keys", || async { keys.iter().all(|key| left_ms(key) > 80_000_000) }).await;
+    let row = || async { store.room_by_id("room-q").await.unwrap().unwrap() };
+    until("new time for the row", || async { row().await.expires_at_ms > created_ms + 2 * TTL_MS }).await;
+    // Longer than it lives with nobody in it, and nothing has happened.
+    one.state.member(play(connection)).await.unwrap();
+    one.state.member(Command::Leave { connection }).await.unwrap();
+    let left_at_ms = Clock::system().now_ms();
+    until("the row of an empty room", || async { (row().await.expires_at_ms - left_at_ms - TTL_MS).abs() < 1_000 })
+        .await;
+    until("its end", || async { store.room_by_id("room-q").await.unwrap().is_none() }).await;
+    assert!(Clock::system().now_ms() >= left_at_ms + TTL_MS - 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

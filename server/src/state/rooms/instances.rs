@@ -1,8 +1,9 @@
 //! The other instances: which of them are lost, and what becomes of their rooms.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::task::JoinHandle;
@@ -14,14 +15,15 @@ use super::together::at_once;
 use super::{Publisher, Shared};
 use crate::state::cluster::leases;
 use crate::store::RoomStore;
-use crate::sync::event::ErrorCode;
+use crate::sync::event::{ErrorCode, Refusal};
 
 /// Renews the lease of this instance, and looks after the rooms of those that are lost, until the state is shut down.
 pub(super) async fn watch<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>) {
     let Some(neighbours) = &shared.neighbours else { return };
     let mut turns = interval(leases::RENEW_EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut funerals: FxHashMap<u32, JoinHandle<()>> = FxHashMap::default();
+    // By instance, with when it was found lost.
+    let mut lost_since: FxHashMap<u32, (Instant, Option<JoinHandle<()>>)> = FxHashMap::default();
     let mut is_unavailable = false;
     while !shared.closing.load(Ordering::Relaxed) {
         turns.tick().await;
@@ -40,9 +42,15 @@ pub(super) async fn watch<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>)
             let seated = seated_instances(&shared);
             neighbours.leases().look(&ages, seated, Instant::now())
         };
-        funerals.retain(|_, funeral| !funeral.is_finished());
+        lost_since.retain(|instance, _| lost.contains(instance));
         for instance in lost {
-            funerals.entry(instance).or_insert_with(|| tokio::spawn(bury(Arc::clone(&shared), instance)));
+            let (since, taking_over) = lost_since.entry(instance).or_insert_with(|| {
+                info!(instance, "an instance is lost");
+                (Instant::now(), None)
+            });
+            if taking_over.as_ref().is_none_or(JoinHandle::is_finished) {
+                *taking_over = Some(tokio::spawn(bury(Arc::clone(&shared), instance, *since)));
+            }
         }
     }
 }
@@ -63,26 +71,65 @@ fn seated_instances<S: RoomStore, P: Publisher>(shared: &Shared<S, P>) -> BTreeS
     seated
 }
 
-/// Takes the connections of a lost instance out of all rooms.
-async fn bury<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, instance: u32) {
+/// Takes the connections of a lost instance out of its rooms.
+///
+/// The instances that are left divide the rooms: each takes those first in which it ranks first, and what others have not
+/// done when it is its turn. What is left then is taken up the next time, when others may have gone as well.
+async fn bury<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, instance: u32, found_lost: Instant) {
     let Some(neighbours) = &shared.neighbours else { return };
-    info!(instance, "an instance is lost");
-    let mut codes: BTreeSet<String> = match neighbours.cluster.rooms_of(instance).await {
-        Ok(codes) => codes.into_iter().collect(),
+    let codes = match neighbours.cluster.rooms_of(instance).await {
+        Ok(codes) => codes,
         Err(trouble) => return warn!(instance, %trouble, "the rooms of a lost instance are not known yet"),
     };
-    // Redis may have lost what the instance had written there.
+    let turn = found_lost.elapsed().as_millis() / TURN.as_millis();
+    let own = neighbours.cluster.instance();
+    let (mut due, others): (Vec<_>, Vec<_>) = {
+        let leases = neighbours.leases();
+        codes.into_iter().partition(|code| leases.rank(own, code) as u128 <= turn)
+    };
+    if others.is_empty() {
+        // Redis may have lost what the instance had written there.
+        due.extend(seated_rooms(&shared, instance).await);
+        due.sort_unstable();
+        due.dedup();
+    }
+    let mut is_done = others.is_empty();
+    for codes in due.chunks(ROOMS_AT_ONCE) {
+        let done = take_over(&shared, instance, codes).await;
+        is_done &= done.len() == codes.len();
+        if let Err(trouble) = neighbours.cluster.taken_over(instance, &done).await {
+            return warn!(instance, %trouble, "the rooms of a lost instance are not all taken over yet");
+        }
+    }
+    // Otherwise it is found lost again.
+    if is_done && neighbours.cluster.bury(instance).await.is_ok() {
+        neighbours.leases().bury(instance);
+    }
+}
+
+/// The rooms in memory here in which a lost instance still has connections.
+async fn seated_rooms<S: RoomStore, P: Publisher>(shared: &Shared<S, P>, instance: u32) -> Vec<String> {
     let cells: Vec<_> = shared.cells().values().cloned().collect();
+    let mut codes = Vec::new();
     for cell in cells {
         if let Slot::Loaded(live) = &*cell.slot.lock().await
             && live.room.connections_of(instance) > 0
         {
-            codes.insert(cell.code.clone());
+            codes.push(cell.code.clone());
         }
     }
-    let failed = Arc::new(AtomicBool::new(false));
-    at_once(codes, |code| {
-        let (shared, failed) = (Arc::clone(&shared), Arc::clone(&failed));
+    codes
+}
+
+/// Takes the connections of a lost instance out of rooms, and returns those of which none is in any longer.
+async fn take_over<S: RoomStore, P: Publisher>(
+    shared: &Arc<Shared<S, P>>,
+    instance: u32,
+    codes: &[String],
+) -> Vec<String> {
+    let done = Arc::new(Mutex::new(Vec::with_capacity(codes.len())));
+    at_once(codes.iter().cloned(), |code| {
+        let (shared, done) = (Arc::clone(shared), Arc::clone(&done));
         async move {
             let lost = match shared.existing(&code).await {
                 Ok(mut held) => {
@@ -95,14 +142,24 @@ async fn bury<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, instance: u
                 }
                 Err(refusal) => Err(refusal),
             };
-            if lost.is_err_and(|refusal| refusal.code != ErrorCode::RoomNotFound) {
-                failed.store(true, Ordering::Relaxed);
+            let is_gone = |refusal: Refusal| refusal.code == ErrorCode::RoomNotFound;
+            if lost.map_or_else(is_gone, |()| true) {
+                lock(&done).push(code);
             }
         }
     })
     .await;
-    // Otherwise it is found lost again.
-    if !failed.load(Ordering::Relaxed) && neighbours.cluster.bury(instance).await.is_ok() {
-        neighbours.leases().bury(instance);
-    }
+    std::mem::take(&mut *lock(&done))
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under this lock can panic halfway.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many rooms are taken over before that is noted down, so that they are not once more where this instance ends as well.
+const ROOMS_AT_ONCE: usize = 256;
+
+/// How long an instance has for the rooms that it ranks first in before the next one takes them too. With three, all have
+/// had their turn 4 seconds after an instance was found lost, which takes 10 at the most.
+const TURN: Duration = Duration::from_secs(2);

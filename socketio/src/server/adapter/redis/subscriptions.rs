@@ -224,11 +224,10 @@ impl Subscriptions {
     /// Takes account of a confirmation that came on a connection, or of what Redis has ended by itself. Returns whether
     /// it was one.
     pub(super) fn confirm(&self, connection: u64, push: &PushInfo) -> bool {
-        let is_heard = match push.kind {
-            PushKind::Subscribe | PushKind::SSubscribe => true,
-            PushKind::Unsubscribe | PushKind::SUnsubscribe => false,
-            _ => return false,
-        };
+        let is_heard = matches!(push.kind, PushKind::Subscribe | PushKind::SSubscribe);
+        if !is_heard && !matches!(push.kind, PushKind::Unsubscribe | PushKind::SUnsubscribe) {
+            return false;
+        }
         let Some(Value::BulkString(channel)) = push.data.first() else { return true };
         let Ok(channel) = str::from_utf8(channel) else { return true };
         let mut routes = self.routes();

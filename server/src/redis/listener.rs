@@ -61,7 +61,10 @@ impl Listener {
         let was_heard = *self.channels.wanted().entry(channel.to_owned()).or_insert(false);
         let mut unless_done = Forget { channels: &self.channels, channel: (!was_heard).then_some(channel) };
         let mut connection = self.link.connection().await?;
-        send(&mut connection, cmd(self.channels.words.subscribe).arg(channel)).await?;
+        let answer = send(&mut connection, cmd(self.channels.words.subscribe).arg(channel)).await?;
+        if !is_confirmed(&answer, channel) {
+            return Err(not_confirmed());
+        }
         unless_done.channel = None;
         self.channels.wanted().entry(channel.to_owned()).and_modify(|is_heard| *is_heard = true);
         Ok(())
@@ -125,8 +128,12 @@ impl Purpose for Channels {
             for (channel, _) in some {
                 subscribe.cmd(self.words.subscribe).arg(channel);
             }
-            for answer in connection.send_packed_commands(&subscribe, 0, some.len()).await? {
-                answer.extract_error().inspect_err(|_| self.doubt.notify_one())?;
+            let answers = connection.send_packed_commands(&subscribe, 0, some.len()).await?;
+            for (answer, (channel, _)) in answers.into_iter().zip(some) {
+                let answer = answer.extract_error().inspect_err(|_| self.doubt.notify_one())?;
+                if !is_confirmed(&answer, channel) {
+                    return Err(not_confirmed());
+                }
             }
         }
         self.outbox.missed(wanted.into_iter().filter_map(|(channel, was_heard)| was_heard.then_some(channel)));
@@ -151,6 +158,17 @@ impl Purpose for Channels {
     }
 }
 
+/// Whether an answer says that a channel is listened to. It need not be that: where the slot of another channel moves, the
+/// server says so unasked, and that is taken for the answer.
+fn is_confirmed(answer: &Value, channel: &str) -> bool {
+    let Value::Push { kind: PushKind::Subscribe | PushKind::SSubscribe, data } = answer else { return false };
+    matches!(data.first(), Some(Value::BulkString(name)) if name == channel.as_bytes())
+}
+
+fn not_confirmed() -> Unavailable {
+    Unavailable::new(Cause::ClusterDown, "a slot moves")
+}
+
 impl Unavailable {
     /// Whether another node would be the one to ask, or this one a moment later.
     pub(super) fn is_misdirected(&self) -> bool {
@@ -160,3 +178,19 @@ impl Unavailable {
 
 /// Channels that are listened to with one write.
 const AT_ONCE: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_slot_that_moves_makes_the_server_say_confirms_nothing() {
+        let push =
+            |kind, channel: &str| Value::Push { kind, data: vec![Value::BulkString(channel.into()), Value::Int(1)] };
+        assert!(is_confirmed(&push(PushKind::SSubscribe, "a"), "a"));
+        assert!(is_confirmed(&push(PushKind::Subscribe, "a"), "a"));
+        assert!(!is_confirmed(&push(PushKind::SUnsubscribe, "a"), "a"));
+        assert!(!is_confirmed(&push(PushKind::SSubscribe, "b"), "a"));
+        assert!(!is_confirmed(&Value::Okay, "a"));
+    }
+}

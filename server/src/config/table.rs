@@ -268,7 +268,7 @@ pub const SETTINGS: &[Setting] = &[
         group: ROOMS,
         kind: Kind::Whole { min: 1, max: 8_760 },
         default: "24",
-        help: "Hours after which a room expires",
+        help: "Hours after which an empty room expires",
         secret: false,
     },
     Setting {

@@ -74,7 +74,8 @@ fn seated_instances<S: RoomStore, P: Publisher>(shared: &Shared<S, P>) -> BTreeS
 /// Takes the connections of a lost instance out of its rooms.
 ///
 /// The instances that are left divide the rooms: each takes those first in which it ranks first, and what others have not
-/// done when it is its turn. What is left then is taken up the next time, when others may have gone as well.
+/// done when it is its turn. What is left then is taken up the next time, when others may have gone as well. A room that two
+/// take over, since one was late, is loaded twice; the second finds nothing to do.
 async fn bury<S: RoomStore, P: Publisher>(shared: Arc<Shared<S, P>>, instance: u32, found_lost: Instant) {
     let Some(neighbours) = &shared.neighbours else { return };
     let codes = match neighbours.cluster.rooms_of(instance).await {

@@ -227,7 +227,9 @@ impl Classic {
                 let response = |exact| ResponseOf { uid, data, exact, ..response(SERVER_SIDE_EMIT, id) };
                 self.response(content.text_or_packed(response)?)
             }
-            Say::Ids { id, ids, .. } => self.response(text(&SocketsOf { uid: None, request_id: id, sockets: names(ids) })?),
+            Say::Ids { id, ids, .. } => {
+                self.response(text(&SocketsOf { uid: None, request_id: id, sockets: names(ids) })?)
+            }
             Say::Rooms { id, rooms, .. } => self.response(text(&RoomsOf { request_id: id, rooms: names(rooms) })?),
         })
     }

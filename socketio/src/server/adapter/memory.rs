@@ -172,8 +172,8 @@ impl Memory {
 
     /// Sends a packet to all sockets of a target, in order with other broadcasts from the same task.
     ///
-    /// Recipients that are too far behind are disconnected; those that are not ready are passed over if `volatile`. They
-    /// note the position of the packet, if it has one.
+    /// The namespace's policy decides about recipients that are too far behind; those that are not ready are passed over if
+    /// `volatile`. They note the position of the packet, if it has one.
     pub(in crate::server) fn broadcast(&self, packet: &Outgoing, target: &Target, position: Option<Position>) {
         let bytes = packet.bytes();
         let mut flushes = Flushes::default();

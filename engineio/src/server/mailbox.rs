@@ -112,12 +112,9 @@ impl<M> State<M> {
         waiting == 0 || waiting + cost <= self.limits.max
     }
 
-    /// Makes room for mail of the application, unless too much waits.
+    /// Makes room for mail of the application, unless too much waits. The mailbox is open.
     #[inline]
     fn admit(&mut self, cost: usize, frame_of: fn(&M) -> Option<&Frame>) -> Result<(), SendError> {
-        if self.closed {
-            return Err(SendError::Gone);
-        }
         let waiting = self.cost + self.backlog;
         if waiting + cost > self.limits.max && waiting > 0 {
             self.try_to_make_room(cost, frame_of)?;
@@ -161,6 +158,8 @@ impl<M> State<M> {
     }
 
     /// Writes the mail to the outlet, small frames together; false where some of it is left.
+    // Inlined into the flush of a broadcast, as if that were its only caller.
+    #[inline(always)]
     fn write(&mut self, frame_of: fn(&M) -> Option<&Frame>) -> bool {
         while let Some(first) = self.first_frame(frame_of) {
             let Some(outlet) = &self.outlet else { return false };
@@ -289,6 +288,9 @@ impl<M> Mailbox<M> {
     pub(super) fn push(&self, mail: Mail<M>, bytes: usize) -> Result<(), SendError> {
         // Also where the mail was refused: part of what waits may have been written.
         self.change(|state| {
+            if state.closed {
+                return (Err(SendError::Gone), None);
+            }
             let admitted = state.admit(mail_cost::<M>(bytes), self.frame_of);
             if admitted.is_ok() {
                 state.queue.push_back(mail);

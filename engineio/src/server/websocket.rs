@@ -327,7 +327,7 @@ impl WebSocket {
                     let waiting = outbox.remaining();
                     let progress = poll_fn(|cx| match self.poll_write(cx, outbox) {
                         Poll::Pending if outbox.remaining() < waiting => Poll::Ready(Ok(())),
-                        written => written,
+                        written @ (Poll::Ready(_) | Poll::Pending) => written,
                     });
                     timeout(CLOSE_TIMEOUT, progress).await??;
                 }

@@ -87,27 +87,38 @@ impl Data {
     /// [`DataError::Mismatch`] for JSON of another shape, [`DataError::Malformed`] for text that is no JSON. Since a
     /// typed parse ends at the first mismatch, a failure costs a second pass to tell the two apart.
     pub fn args<T: FromArguments>(&self) -> Result<T, DataError> {
-        let read = |watches: bool| {
-            let mut reader = ArgumentReader { watches, ..ArgumentReader::new(self) };
-            let value = T::from_arguments(&mut reader)?;
-            reader.finish()?;
-            Ok(value)
+        let read = if self.attachments.is_empty() {
+            placeholder::offering_none(|| self.read(false))
+        } else {
+            self.read_with_attachments()
         };
-        let read = placeholder::offering(&self.attachments, || {
-            let value = read(false)?;
-            if self.attachments.is_empty() || placeholder::all_taken() {
-                return Ok(value);
-            }
-            // The type leaves some out, or keeps their placeholders: only a closer look tells.
-            placeholder::watch();
-            read(true)
-        });
         read.map_err(|error| match (self.validate(), error) {
             (Err(malformed), _) => malformed,
             (Ok(()), DataError::Malformed) => {
                 DataError::Mismatch { argument: 0, message: "the type left an argument half read".to_owned() }
             }
             (Ok(()), mismatch) => mismatch,
+        })
+    }
+
+    #[inline]
+    fn read<T: FromArguments>(&self, watches: bool) -> Result<T, DataError> {
+        let mut reader = ArgumentReader { watches, ..ArgumentReader::new(self) };
+        let value = T::from_arguments(&mut reader)?;
+        reader.finish()?;
+        Ok(value)
+    }
+
+    #[inline(never)]
+    fn read_with_attachments<T: FromArguments>(&self) -> Result<T, DataError> {
+        placeholder::offering(&self.attachments, || {
+            let value = self.read(false)?;
+            if placeholder::all_taken() {
+                return Ok(value);
+            }
+            // The type leaves some out, or keeps their placeholders: only a closer look tells.
+            placeholder::watch();
+            self.read(true)
         })
     }
 

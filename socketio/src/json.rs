@@ -229,13 +229,15 @@ impl<'a> Tokens<'a> {
 impl<'a> Iterator for Tokens<'a> {
     type Item = (usize, Token<'a>);
 
-    #[inline]
+    // Inlined: a scan does little else.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let bytes = self.json.as_bytes();
         let mut at = self.at;
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
             at += 1;
         }
+        let mut end = at + 1;
         let token = match bytes.get(at)? {
             b'[' => Token::Begin { object: false },
             b'{' => Token::Begin { object: true },
@@ -243,11 +245,15 @@ impl<'a> Iterator for Tokens<'a> {
             b',' => Token::Comma,
             b':' => Token::Colon,
             b'"' => {
-                let text = self.json.get(at + 1..).unwrap_or_default();
-                Token::Text(text.get(..string_end(text).unwrap_or(text.len())).unwrap_or_default())
+                while let Some(byte) = bytes.get(end)
+                    && *byte != b'"'
+                {
+                    end += if *byte == b'\\' { 2 } else { 1 };
+                }
+                end += 1;
+                Token::Text(self.json.get(at + 1..end - 1).unwrap_or_default())
             }
             _ => {
-                let mut end = at;
                 while let Some(byte) = bytes.get(end)
                     && !matches!(byte, b',' | b']' | b'}' | b':' | b' ' | b'\t' | b'\n' | b'\r')
                 {
@@ -256,7 +262,7 @@ impl<'a> Iterator for Tokens<'a> {
                 Token::Word(self.json.get(at..end).unwrap_or_default())
             }
         };
-        self.at = at + token.len();
+        self.at = end;
         Some((at, token))
     }
 }

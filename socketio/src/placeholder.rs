@@ -157,6 +157,12 @@ pub(crate) fn offering<R>(attachments: &[Bytes], read: impl FnOnce() -> R) -> R 
     read()
 }
 
+/// Runs `read` with no attachments in reach, also where it runs within [`offering`].
+#[inline]
+pub(crate) fn offering_none<R>(read: impl FnOnce() -> R) -> R {
+    if OFFERED.with_borrow(Option::is_none) { read() } else { offering(&[], read) }
+}
+
 /// Starts to note how the attachments in reach are used.
 pub(crate) fn watch() {
     OFFERED.with_borrow_mut(|offered| {

@@ -324,9 +324,10 @@ pub(crate) fn renumbered(json: &str, placeholders: &[Placeholder], num: impl Fn(
 /// A placeholder is, as in socket.io-parser, an object with `"_placeholder": true`; its `num` must be written as an
 /// integer.
 fn each_placeholder(json: &str, mut found: impl FnMut(&Object, Option<u64>)) {
-    let mut open: Vec<Option<Object>> = Vec::new();
-    for (at, token) in Tokens::new(json) {
-        let range = at..at + token.len();
+    let mut open: Vec<Option<Object>> = Vec::with_capacity(USUAL_DEPTH);
+    let mut tokens = Tokens::new(json);
+    while let Some((at, token)) = tokens.next() {
+        let range = at..tokens.at;
         match (token, open.last_mut()) {
             (Token::Begin { object }, parent) => {
                 // A container is a value too: under `num` it is no number, under `_placeholder` it is not `true`.
@@ -349,6 +350,9 @@ fn each_placeholder(json: &str, mut found: impl FnMut(&Object, Option<u64>)) {
     }
 }
 
+/// As deep as most packets go.
+const USUAL_DEPTH: usize = 4;
+
 /// What the scan knows of an object that is still open. Of a key given twice the last counts, as in JavaScript.
 #[derive(Default)]
 struct Object {
@@ -368,15 +372,24 @@ enum Key {
     Other,
 }
 
+impl Key {
+    fn of(text: &str) -> Self {
+        match text {
+            "_placeholder" => Self::Placeholder,
+            "num" => Self::Num,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl Object {
     fn string(&mut self, text: &str, range: Range<usize>) {
         if matches!(self.key, Key::Expected) {
-            let unescaped: Option<String> =
-                text.contains('\\').then(|| serde_json::from_str(&format!("\"{text}\"")).unwrap_or_default());
-            self.key = match unescaped.as_deref().unwrap_or(text) {
-                "_placeholder" => Key::Placeholder,
-                "num" => Key::Num,
-                _ => Key::Other,
+            self.key = match Key::of(text) {
+                Key::Other if text.contains('\\') => {
+                    Key::of(&serde_json::from_str::<String>(&format!("\"{text}\"")).unwrap_or_default())
+                }
+                key => key,
             };
         } else {
             self.value("", range);

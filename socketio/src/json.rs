@@ -383,19 +383,19 @@ impl Key {
 }
 
 impl Object {
+    #[inline(always)]
     fn string(&mut self, text: &str, range: Range<usize>) {
         if matches!(self.key, Key::Expected) {
-            self.key = match Key::of(text) {
-                Key::Other if text.contains('\\') => {
-                    Key::of(&serde_json::from_str::<String>(&format!("\"{text}\"")).unwrap_or_default())
-                }
-                key => key,
-            };
+            self.key = Key::of(text);
+            if matches!(self.key, Key::Other) && text.contains('\\') {
+                self.key = Key::of(&serde_json::from_str::<String>(&format!("\"{text}\"")).unwrap_or_default());
+            }
         } else {
             self.value("", range);
         }
     }
 
+    #[inline(always)]
     fn value(&mut self, literal: &str, range: Range<usize>) {
         match self.key {
             Key::Placeholder => self.placeholder = literal == "true",

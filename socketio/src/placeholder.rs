@@ -194,11 +194,12 @@ pub(crate) fn take_all() {
 fn take(num: usize) -> Option<Bytes> {
     OFFERED.with_borrow_mut(|offered| {
         let offered = offered.as_mut()?;
-        offered.taken |= u32::try_from(num).map_or(0, |num| 1_u64.unbounded_shl(num));
+        let found = offered.attachments.get(num)?.clone();
+        offered.taken |= if num < 64 { 1 << num } else { 0 };
         if let Some(used) = offered.uses.get_mut(num) {
             *used = Use::Taken;
         }
-        offered.attachments.get(num).cloned()
+        Some(found)
     })
 }
 

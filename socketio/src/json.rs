@@ -334,6 +334,11 @@ fn each_placeholder(json: &str, mut found: impl FnMut(&Object, Option<u64>)) {
                 if let Some(Some(parent)) = parent {
                     parent.value("", range.clone());
                 }
+                if let Some(object) = Object::as_usual(json, at) {
+                    found(&object, object.num);
+                    tokens.at = object.range.end;
+                    continue;
+                }
                 open.push(object.then(|| Object { range, ..Object::default() }));
             }
             (Token::End, _) => {
@@ -383,6 +388,17 @@ impl Key {
 }
 
 impl Object {
+    /// Reads a placeholder as every encoder writes it, at this offset, in one go.
+    fn as_usual(json: &str, at: usize) -> Option<Self> {
+        const START: &str = r#"{"_placeholder":true,"num":"#;
+        let rest = json.get(at..)?.strip_prefix(START)?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let num = rest.get(..digits).filter(|_| rest.as_bytes().get(digits) == Some(&b'}'))?.parse().ok()?;
+        let start = at + START.len();
+        let num_range = start..start + digits;
+        Some(Self { range: at..num_range.end + 1, key: Key::Num, placeholder: true, num: Some(num), num_range })
+    }
+
     #[inline(always)]
     fn string(&mut self, text: &str, range: Range<usize>) {
         if matches!(self.key, Key::Expected) {

@@ -37,6 +37,11 @@ pub struct Decode {
 }
 
 impl Decode {
+    /// Returns how many bytes are left.
+    pub fn remaining(&self) -> usize {
+        self.rest.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Returns `true` if there are no more packets.
     pub fn is_finished(&self) -> bool {
         self.rest.is_none()

@@ -170,8 +170,9 @@ pub struct Session {
     upgrade: Upgrade,
     heartbeat: Heartbeat,
     outbox: Outbox,
-    /// What is left of a POST's body.
-    unread: Option<Box<payload::Decode>>,
+    /// What is left of the bodies of POSTs, in a box since most sessions never have one.
+    #[expect(clippy::box_collection, reason = "an empty queue is three times as large")]
+    unread: Option<Box<VecDeque<Unread>>>,
     /// [`Config::high_water_bytes`], which each message is held against.
     high_water: usize,
     /// More waits than that, or a quarter of it since then; nothing is read from the client.
@@ -190,6 +191,14 @@ pub struct Session {
     /// When a poll was last answered.
     answered: Instant,
     actions: VecDeque<Action>,
+}
+
+/// What is left of the body of a POST.
+#[derive(Debug)]
+struct Unread {
+    packets: payload::Decode,
+    /// The POST has been accepted already, for the sake of an upgrade.
+    accepted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,6 +330,13 @@ impl Session {
         let mark = if self.congested { self.high_water / 4 } else { self.high_water };
         self.congested = self.outbox.cost() + queued > mark;
         !self.congested
+    }
+
+    /// Returns `true` if a POST's body is to be handed in although the client is not read otherwise: it waits for the answer
+    /// before it goes on with its upgrade. At most two bodies are taken so.
+    pub fn takes_body(&self) -> bool {
+        let unread = self.unread.iter().flat_map(|bodies| bodies.iter()).map(|body| body.packets.remaining());
+        self.upgrade.is_probed() && unread.sum::<usize>() < self.config.max_payload_bytes
     }
 
     /// Returns `true` if part of a POST's body is still to be read, with [`Input::ReadOn`].
@@ -468,17 +484,39 @@ impl Session {
     }
 
     fn on_body(&mut self, body: ByteString, now: Instant) {
-        if self.unread.is_none() && self.post_reads().is_some_and(|reads| *reads) {
-            self.unread = Some(Box::new(payload::decode(body)));
+        if !self.post_reads().is_some_and(|reads| *reads) {
+            return;
+        }
+        let unread = self.unread.get_or_insert_default();
+        unread.push_back(Unread { packets: payload::decode(body), accepted: false });
+        let is_next = unread.len() == 1;
+        if self.upgrade.is_probed() {
+            self.accept_early();
+        }
+        if is_next {
             self.read_on(now);
+        }
+    }
+
+    /// Accepts a POST before all of its packets are applied: a client that has been told to upgrade waits for the answer
+    /// and polls no more, so that what waits for it would never become less.
+    fn accept_early(&mut self) {
+        if let Some(last) = self.unread.as_mut().and_then(|unread| unread.back_mut())
+            && !std::mem::replace(&mut last.accepted, true)
+        {
+            self.end_post();
+            self.emit(Action::AcceptPost);
         }
     }
 
     /// Applies the next packets of a POST's body, and accepts the POST behind the last one.
     fn read_on(&mut self, now: Instant) {
-        let Some(mut packets) = self.unread.take() else { return };
+        let Some(mut bodies) = self.unread.take() else { return };
+        let Some(Unread { packets, accepted }) = bodies.front_mut() else { return };
         // A POST whose packets end the session is answered like any other.
-        self.end_post();
+        if !*accepted {
+            self.end_post();
+        }
         for _ in 0..PACKETS_AT_ONCE {
             match packets.next() {
                 Some(Ok(packet)) => self.on_packet(packet, now),
@@ -488,12 +526,26 @@ impl Session {
                 None => {}
             }
             if self.is_closed() || packets.is_finished() {
-                return self.accept_post();
+                if !*accepted {
+                    self.accept_post();
+                }
+                bodies.pop_front();
+                if !self.is_closed() && !bodies.is_empty() {
+                    self.unread = Some(bodies);
+                }
+                return;
             }
         }
-        self.unread = Some(packets);
-        if let Some(reads) = self.post_reads() {
+        if !*accepted && let Some(reads) = self.post_reads() {
             *reads = true;
+        }
+        self.unread = Some(bodies);
+    }
+
+    /// Applies all that is left of the bodies of POSTs, since the frames of the next transport follow it.
+    fn read_rest(&mut self, now: Instant) {
+        while self.unread.is_some() {
+            self.read_on(now);
         }
     }
 
@@ -574,6 +626,7 @@ impl Session {
             Ok(Step::Probe) => {
                 self.emit(Action::WriteCandidate(Frame::packet("3probe")));
                 self.release_poll("6");
+                self.accept_early();
             }
             Ok(Step::Switch) => {
                 // The polling transport ends here; a poll that still waits is told so, as by engine.io 6.6.
@@ -582,6 +635,7 @@ impl Session {
                     State::Polling { post_reads, .. } => {
                         self.transport = State::WebSocket { post_reads };
                         self.emit(Action::SwitchTransport);
+                        self.read_rest(now);
                     }
                     // The client learns on its new transport that the session was closed meanwhile.
                     State::Closing { post_reads, .. } => {

@@ -217,6 +217,45 @@ fn many_packets_are_applied_as_they_are_asked_for_and_accepted_behind_the_last()
     assert_eq!(talk.tell(Input::ReadOn), []);
 }
 
+/// A client that upgrades waits for the answer to its POST, and polls no more.
+#[test]
+fn a_post_is_accepted_early_for_the_sake_of_an_upgrade_and_its_packets_come_before_the_frames_of_the_websocket() {
+    let many = |from: usize| (from..from + 100).map(|number| format!("4{number}")).collect::<Vec<_>>().join("\x1e");
+    let delivered = |range: std::ops::Range<usize>| range.map(|number| deliver(&number.to_string()));
+    let mut talk = Talk::polling();
+    let _delivered = talk.post(&many(0));
+    assert!(!talk.session.takes_body());
+    let _opened = talk.tell(Input::CandidateArrived);
+    assert_eq!(talk.tell(candidate("2probe")), [answer_probe(), Action::AcceptPost]);
+    // One that was sent before the client knew of the probe's answer waits for its turn, accepted too.
+    assert!(talk.session.takes_body());
+    assert_eq!(talk.post(&many(100)), [Action::AcceptPost]);
+    let mut actions = vec![Action::SwitchTransport];
+    actions.extend(delivered(64..200));
+    assert_eq!(talk.tell(candidate("5")), actions);
+    assert!(!talk.session.has_unread() && !talk.session.takes_body());
+    assert_eq!(talk.tell(frame("4next")), [deliver("next")]);
+}
+
+#[test]
+fn no_more_than_two_bodies_are_taken_for_the_sake_of_an_upgrade() {
+    let mut talk = Talk::with(Transport::Polling, |config| config.max_payload_bytes = 1000);
+    let _opened = talk.tell(Input::CandidateArrived);
+    let _probed = talk.tell(candidate("2probe"));
+    for takes_more in [true, false] {
+        assert!(talk.session.takes_body());
+        let _accepted = talk.post(&["4a"; 300].join("\x1e"));
+        assert_eq!(talk.session.takes_body(), takes_more);
+    }
+    // The upgrade fails: what was accepted is read all the same.
+    let _dropped = talk.tell(candidate("4x"));
+    let mut delivered = 0;
+    while talk.session.has_unread() {
+        delivered += talk.tell(Input::ReadOn).iter().filter(|action| **action == deliver("a")).count();
+    }
+    assert_eq!(delivered, 600 - 64);
+}
+
 #[test]
 fn a_post_overlaps_one_that_is_not_read_to_its_end() {
     let mut talk = Talk::polling();

@@ -523,12 +523,18 @@ impl<H: Handler> Driver<H> {
     /// Reads on in the body of a POST that is complete, as long as there is room and the budget of this turn lasts, and
     /// notices a poll that its client gave up.
     fn poll_requests(&mut self, cx: &mut Context<'_>, budget: &mut usize, now: Instant) {
-        while self.session.has_unread() || self.has_body(cx) {
-            if *budget == 0 || !self.has_room() {
-                self.stopped = true;
+        loop {
+            let (has_unread, has_body) = (self.session.has_unread(), self.has_body(cx));
+            let has_room = *budget > 0 && self.has_room();
+            if has_body && (self.session.takes_body() || (has_room && !has_unread)) {
+                self.read_body(now);
+            } else if has_unread && has_room {
+                self.session.handle(Input::ReadOn, now);
+                self.perform(now);
+            } else {
+                self.stopped |= has_unread || has_body;
                 break;
             }
-            self.read_body(now);
             *budget = budget.saturating_sub(BATCH_BYTES);
         }
         if let Some(requests) = &mut self.requests
@@ -564,20 +570,14 @@ impl<H: Handler> Driver<H> {
         matches!(body, PostBody::Complete(_))
     }
 
-    /// Reads the next packets of the body.
+    /// Hands the body in.
     fn read_body(&mut self, now: Instant) {
-        let body = self.requests.as_deref_mut().and_then(|requests| requests.post_body.take());
-        let input = match body {
-            Some(PostBody::Complete(body)) => Input::PostReceived(body),
-            other => {
-                if let Some(requests) = &mut self.requests {
-                    requests.post_body = other;
-                }
-                Input::ReadOn
-            }
-        };
-        self.session.handle(input, now);
-        self.perform(now);
+        let Some(requests) = self.requests.as_deref_mut() else { return };
+        if let Some(PostBody::Complete(body)) = requests.post_body.take_if(|body| matches!(body, PostBody::Complete(_)))
+        {
+            self.session.handle(Input::PostReceived(body), now);
+            self.perform(now);
+        }
     }
 
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) {

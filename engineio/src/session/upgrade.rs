@@ -56,6 +56,10 @@ impl Upgrade {
         self != Self::None
     }
 
+    pub(super) fn is_probed(self) -> bool {
+        matches!(self, Self::Probed { .. })
+    }
+
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Self::None => None,

@@ -183,13 +183,11 @@ pub struct Session {
     laden: Option<Instant>,
     /// Something waited for the client when it was pinged, or when it last missed a pong.
     behind: bool,
-    /// How many bytes the client has taken, and when it last took some.
+    /// How many bytes the client has taken, and when it last took some; while polling, when a poll was last answered.
     taken: u64,
     took: Instant,
     /// The time of the last input.
     now: Instant,
-    /// When a poll was last answered.
-    answered: Instant,
     actions: VecDeque<Action>,
 }
 
@@ -244,7 +242,6 @@ impl Session {
             taken: 0,
             took: now,
             now,
-            answered: now,
             actions: VecDeque::new(),
             config,
         }
@@ -287,7 +284,7 @@ impl Session {
             Input::Overflowed => self.overflow(),
             Input::Close => self.on_close(now + self.config.close_timeout),
             Input::ShutDown => {
-                let polls_until = (self.answered + POLL_GAP).max(now);
+                let polls_until = (self.took + POLL_GAP).max(now);
                 self.on_close(polls_until.min(now + self.config.close_timeout));
             }
             Input::Timeout => self.on_timeout(now),
@@ -658,9 +655,9 @@ impl Session {
     }
 
     fn take_payload(&mut self) -> String {
-        self.answered = self.now;
         let body = self.outbox.take_payload(self.config.max_payload_bytes);
         self.note_taken();
+        self.took = self.now;
         body
     }
 

@@ -69,9 +69,7 @@ pub(super) struct Client {
     /// Acks that are awaited, by slot and id.
     asked: HashMap<(Slot, u64), Asker>,
     waiting: Waiting,
-    /// When the handlers of a socket that has left are dropped next.
-    grace: Option<Instant>,
-    /// Wakes the task at that time once the session is over; boxed since few need it.
+    /// Wakes the task when a grace ends, once the session is over; boxed since few need it.
     grace_over: Option<Pin<Box<Sleep>>>,
     /// The connection is being closed by us: what the client still says is not heard.
     closing: bool,
@@ -212,7 +210,6 @@ impl Client {
             returning: Vec::new(),
             asked: HashMap::new(),
             waiting: Waiting::default(),
-            grace: None,
             grace_over: None,
             closing: false,
         }
@@ -382,19 +379,16 @@ impl Client {
         }
         member.socket.exit();
         member.stage = Stage::Left;
-        self.update_grace();
         self.asked.retain(|(asked, _), _| *asked != slot);
     }
 
-    fn update_grace(&mut self) {
-        self.grace = self.members.iter().filter_map(|member| member.grace).min();
+    /// When the handlers of a socket that has left are dropped next.
+    fn grace(&self) -> Option<Instant> {
+        self.members.iter().filter_map(|member| member.grace).min()
     }
 
     /// Drops what still runs, after its time, for sockets that have left.
     fn end_grace(&mut self, now: Instant) {
-        if self.grace.is_none_or(|grace| now < grace) {
-            return;
-        }
         let next = now.checked_add(self.hub.handler_grace);
         for member in self.members.iter_mut().filter(|member| member.grace.is_some_and(|grace| now >= grace)) {
             if let Some(Running::Handler(handler, handled)) = member.running.take() {
@@ -409,7 +403,6 @@ impl Client {
             // The disconnect handler, if it has yet to run, gets as long.
             member.grace = if member.jobs.is_empty() { None } else { next };
         }
-        self.update_grace();
     }
 
     fn leave_all(&mut self, reason: DisconnectReason) {
@@ -480,8 +473,7 @@ impl Client {
                 Turn::Idle => index += 1,
                 Turn::Finished => {
                     drop(self.members.swap_remove(index));
-                    self.update_grace();
-                }
+                            }
                 Turn::Decided(decision) => {
                     // An error means that the session is over, and the client with it.
                     let _over = self.link.order(Mail::Decided { slot, decision });
@@ -738,7 +730,7 @@ impl Handler for Client {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.connection.poll_timeout().into_iter().chain(self.grace).min()
+        self.connection.poll_timeout().into_iter().chain(self.grace()).min()
     }
 
     fn on_timeout(&mut self, link: &mut Link<'_>) {
@@ -770,7 +762,7 @@ impl Handler for Client {
             if self.members.is_empty() {
                 return Poll::Ready(());
             }
-            let Some(grace) = self.grace else { return Poll::Pending };
+            let Some(grace) = self.grace() else { return Poll::Pending };
             let due = self.grace_over.get_or_insert_with(|| Box::pin(sleep_until(grace.into())));
             if due.deadline() != grace.into() {
                 due.as_mut().reset(grace.into());

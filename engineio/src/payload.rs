@@ -21,19 +21,20 @@ pub const SEPARATOR: u8 = 0x1e;
 /// Packets before a wrong one are still yielded; after an error the iterator ends. A body may hold as many packets as fit
 /// into it: clients know a limit for its bytes only.
 pub fn decode(body: ByteString) -> Decode {
-    let copies = body.len() > MAX_SHARED_BYTES;
-    Decode { rest: Some(body.into_bytes()), copies }
+    let shares = if body.len() > MAX_SHARED_BYTES { body.len() / 2 } else { 0 };
+    Decode { rest: Some(body.into_bytes()), shares }
 }
 
-/// Packets share the memory of bodies up to this size. Small ones are copied out of a larger body, which one of them that
-/// waits for its handler would else keep in memory.
-const MAX_SHARED_BYTES: usize = 16 * 1024;
+/// All packets of a body up to this size share its memory. Of a larger one, which a packet that waits for its handler would
+/// keep whole, only a packet does that is half of it; others are copied.
+const MAX_SHARED_BYTES: usize = 2 * 1024;
 
 /// The iterator that [`decode`] returns.
 #[derive(Debug)]
 pub struct Decode {
     rest: Option<Bytes>,
-    copies: bool,
+    /// A packet of fewer bytes is copied out of the body.
+    shares: usize,
 }
 
 impl Decode {
@@ -62,7 +63,7 @@ impl Iterator for Decode {
             }
             None => rest,
         };
-        let copied = self.copies && frame.len() < MAX_SHARED_BYTES;
+        let copied = frame.len() < self.shares;
         let packet = Packet::decode_bytes(if copied { Bytes::copy_from_slice(&frame) } else { frame });
         if packet.is_err() {
             self.rest = None;

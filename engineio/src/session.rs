@@ -209,6 +209,8 @@ enum State {
     Closing {
         post_reads: bool,
         deadline: Instant,
+        /// What the deadline is put off to at most, by polls for what is left.
+        until: Instant,
     },
     WebSocket {
         /// A POST that began before the upgrade is still being read.
@@ -282,10 +284,12 @@ impl Session {
                 self.heartbeat.restart(now);
             }
             Input::Overflowed => self.overflow(),
-            Input::Close => self.on_close(now + self.config.close_timeout),
+            Input::Close => self.on_close(now + self.config.close_timeout, now + self.config.close_timeout),
             Input::ShutDown => {
-                let polls_until = (self.took + POLL_GAP).max(now);
-                self.on_close(polls_until.min(now + self.config.close_timeout));
+                let polls = matches!(self.transport, State::Polling { poll_waits: true, .. });
+                let last_poll = if polls { now } else { self.took };
+                let until = now + self.config.close_timeout;
+                self.on_close((last_poll + POLL_GAP).max(now).min(until), until);
             }
             Input::Timeout => self.on_timeout(now),
         }
@@ -332,8 +336,12 @@ impl Session {
     /// Returns `true` if a POST's body is to be handed in although the client is not read otherwise: it waits for the answer
     /// before it goes on with its upgrade. At most two bodies are taken so.
     pub fn takes_body(&self) -> bool {
-        let unread = self.unread.iter().flat_map(|bodies| bodies.iter()).map(|body| body.packets.remaining());
-        self.upgrade.is_probed() && unread.sum::<usize>() < self.config.max_payload_bytes
+        self.upgrade.is_probed() && self.unread_bytes() < self.config.max_payload_bytes
+    }
+
+    /// Returns how many bytes of POSTs' bodies are still to be read.
+    pub fn unread_bytes(&self) -> usize {
+        self.unread.iter().flat_map(|bodies| bodies.iter()).map(|body| body.packets.remaining()).sum()
     }
 
     /// Returns `true` if part of a POST's body is still to be read, with [`Input::ReadOn`].
@@ -439,7 +447,8 @@ impl Session {
             State::Polling { poll_waits, .. } => *poll_waits = true,
             // What was sent before the end comes in a payload of its own: engine.io-client 6.6 hands messages on a turn
             // later, and would throw away those that share a payload with `close`.
-            State::Closing { .. } if !self.outbox.is_empty() => {
+            State::Closing { deadline, until, .. } if !self.outbox.is_empty() => {
+                *deadline = (self.now + POLL_GAP).min(*until).max(*deadline);
                 let body = self.take_payload();
                 self.emit(Action::AnswerPoll(body));
             }
@@ -674,20 +683,21 @@ impl Session {
     }
 
     /// Closes the session; a client without a poll gets until `deadline` to come for what waits, and for the end.
-    fn on_close(&mut self, deadline: Instant) {
+    fn on_close(&mut self, deadline: Instant, until: Instant) {
         match self.transport {
             State::Polling { poll_waits: false, post_reads } => {
                 // A client amid an upgrade polls no more, so a candidate stays: it may be the only way to tell it.
-                self.transport = State::Closing { post_reads, deadline };
+                self.transport = State::Closing { post_reads, deadline, until };
             }
             State::Polling { poll_waits: true, post_reads } if !self.outbox.is_empty() => {
                 let body = self.take_payload();
                 self.emit(Action::AnswerPoll(body));
-                self.transport = State::Closing { post_reads, deadline };
+                self.transport = State::Closing { post_reads, deadline, until };
             }
             State::Polling { poll_waits: true, .. } => self.close(CloseReason::ForcedClose),
             State::WebSocket { .. } => self.close(CloseReason::ForcedClose),
-            State::Closing { .. } | State::Closed(_) => {}
+            State::Closing { deadline: ref mut earlier, .. } => *earlier = deadline.min(*earlier),
+            State::Closed(_) => {}
         }
     }
 
@@ -717,7 +727,8 @@ impl Session {
 
     fn beat(&mut self, now: Instant) -> Beat {
         let waits = !self.outbox.is_empty();
-        let excuse = if self.paused {
+        // Also a client that is not read has to take what is sent to it.
+        let excuse = if self.paused && !(self.behind && waits) {
             Some(Excuse::Unread)
         } else {
             (self.behind || waits).then_some(Excuse::TookAt(self.took))

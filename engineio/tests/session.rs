@@ -1104,6 +1104,46 @@ fn a_client_that_is_not_read_is_pinged_again_instead_of_closed() {
 }
 
 #[test]
+fn a_client_that_is_not_read_and_takes_nothing_is_closed() {
+    let mut talk = Talk::websocket();
+    let _queued = talk.tell(send("a"));
+    assert_eq!(talk.tell(Input::ReadingPaused), []);
+    assert_eq!(talk.at(PING_INTERVAL), []);
+    assert_eq!(talk.at(PING_INTERVAL + PING_TIMEOUT), [closed(CloseReason::PingTimeout)]);
+}
+
+#[test]
+fn a_shutdown_waits_for_the_rest_of_what_a_client_fetches() {
+    let mut talk = Talk::with(Transport::Polling, |config| config.max_payload_bytes = 10);
+    talk.to(10_000);
+    let _waits = talk.tell(Input::PollArrived);
+    talk.to(20_000);
+    // The poll has waited for long; what it takes now is not all.
+    for text in ["aaaaaaaa", "bbbbbbbb", "cccccccc"] {
+        talk.session.handle(send(text), talk.now);
+    }
+    assert_eq!(talk.tell(Input::ShutDown), [answer("4aaaaaaaa")]);
+    assert_eq!(talk.timeout(), Some(25_000));
+    talk.to(24_000);
+    assert_eq!(talk.tell(Input::PollArrived), [answer("4bbbbbbbb")]);
+    assert_eq!(talk.timeout(), Some(29_000));
+    talk.to(28_000);
+    assert_eq!(talk.tell(Input::PollArrived), [answer("4cccccccc")]);
+    assert_eq!(talk.at(33_000), [closed(CloseReason::ForcedClose)]);
+}
+
+#[test]
+fn a_shutdown_hurries_a_session_that_is_closing() {
+    let mut talk = Talk::polling();
+    talk.to(1_000);
+    assert_eq!(talk.tell(Input::Close), []);
+    assert_eq!(talk.timeout(), Some(1_000 + CLOSE_TIMEOUT));
+    talk.to(20_000);
+    assert_eq!(talk.tell(Input::ShutDown), []);
+    assert_eq!(talk.at(20_000), [closed(CloseReason::ForcedClose)]);
+}
+
+#[test]
 fn a_shutdown_waits_for_a_client_that_still_polls_only() {
     let mut talk = Talk::polling();
     talk.to(20_000);

@@ -202,7 +202,7 @@ impl<H: Handler> Driver<H> {
                 self.read(cx, io, &mut budget, now);
                 self.read_candidate(cx, io, &mut budget, now);
                 self.poll_requests(io, &mut budget, now);
-                self.handle_timeouts(now);
+                self.handle_timeouts(io, now);
             }
             if !self.settled {
                 self.poll_handler(cx, now);
@@ -236,12 +236,11 @@ impl<H: Handler> Driver<H> {
         }
         if self.has_room() {
             self.called |= std::mem::take(&mut self.stopped);
-            if std::mem::take(&mut self.paused) {
-                self.session.handle(Input::ReadingResumed, now);
-            }
-        } else if self.stopped && !self.paused && !self.handler.is_ready() {
-            self.paused = true;
-            self.session.handle(Input::ReadingPaused, now);
+        }
+        // A client that takes nothing is for the heartbeat to find out, unless the handler is what holds up reading.
+        let paused = self.stopped && !self.handler.is_ready();
+        if paused != std::mem::replace(&mut self.paused, paused) {
+            self.session.handle(if paused { Input::ReadingPaused } else { Input::ReadingResumed }, now);
         }
     }
 
@@ -253,7 +252,12 @@ impl<H: Handler> Driver<H> {
 
     /// What the client's messages occupy that have not been handled.
     fn unhandled_bytes(&self) -> usize {
-        self.held_bytes + self.held.len() * size_of::<Message>() + self.handler.unhandled_bytes()
+        let bodies = match self.requests.as_deref() {
+            Some(Requests { post_body: Some(PostBody::Complete(body)), .. }) => body.len(),
+            Some(_) | None => 0,
+        };
+        let held = self.held_bytes + self.held.len() * size_of::<Message>();
+        held + bodies + self.session.unread_bytes() + self.handler.unhandled_bytes()
     }
 
     /// Goes to sleep, unless there is mail.
@@ -273,10 +277,18 @@ impl<H: Handler> Driver<H> {
             return;
         }
         let mut mails = taken.mails;
+        // The session has something to do that no handler's turn follows.
+        let mut acts = false;
         for mail in mails.drain(..) {
             match mail {
-                Mail::Send(frame) => self.session.handle(Input::Send(frame), now),
-                Mail::SendVolatile(frame) => self.session.handle(Input::SendVolatile(frame), now),
+                Mail::Send(frame) => {
+                    acts = true;
+                    self.session.handle(Input::Send(frame), now);
+                }
+                Mail::SendVolatile(frame) => {
+                    acts = true;
+                    self.session.handle(Input::SendVolatile(frame), now);
+                }
                 Mail::Application(mail) => {
                     self.settled = false;
                     self.handler.on_mail(mail, &mut link!(self, now));
@@ -316,15 +328,27 @@ impl<H: Handler> Driver<H> {
                         self.perform(now);
                     }
                 }
-                Mail::Close => self.session.handle(Input::Close, now),
-                Mail::ShutDown => self.session.handle(Input::ShutDown, now),
+                Mail::Close => {
+                    acts = true;
+                    self.session.handle(Input::Close, now);
+                }
+                Mail::ShutDown => {
+                    acts = true;
+                    self.session.handle(Input::ShutDown, now);
+                }
             }
         }
         if taken.written > 0 {
             // The first mail was a frame, and nothing waited before it.
-            if let Some(outbox) = self.session.outbox() {
-                outbox.advance(taken.written);
+            match self.session.outbox().filter(|outbox| !outbox.is_empty()) {
+                Some(outbox) => outbox.advance(taken.written),
+                // The handler has dropped a frame of which part is written: nothing can follow that.
+                None => self.session.handle(Input::WebSocketFailed, now),
             }
+            acts = true;
+        }
+        if acts {
+            self.perform(now);
         }
         if mails.capacity() > self.emptied.capacity() {
             self.emptied = mails;
@@ -488,12 +512,14 @@ impl<H: Handler> Driver<H> {
         }
     }
 
-    fn handle_timeouts(&mut self, now: Instant) {
+    fn handle_timeouts(&mut self, io: &mut Context<'_>, now: Instant) {
         if self.handler.poll_timeout().is_some_and(|due| now >= due) {
             self.settled = false;
             self.handler.on_timeout(&mut link!(self, now));
         }
         if self.session.poll_timeout().is_some_and(|due| now >= due) {
+            // A client is not judged before a write was tried: this task may have had no turn for a long time.
+            self.write(io, now);
             self.session.handle(Input::Timeout, now);
         }
         self.perform(now);
@@ -626,6 +652,10 @@ impl<H: Handler> Driver<H> {
         let candidate = self.candidate.take();
         let websocket = self.websocket.take();
         let outbox = self.session.take_outbox();
+        // Others need not make room for what is gone.
+        let bytes = outbox.cost() + self.handler.unhandled_bytes();
+        self.registration.count_queued(self.counted_bytes, bytes);
+        self.counted_bytes = bytes;
         let within = self.config.close_timeout;
         tokio::join!(
             async {

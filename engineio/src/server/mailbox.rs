@@ -254,7 +254,8 @@ impl<M> Mailbox<M> {
             overflowed: false,
             closed: false,
             called: false,
-            running: false,
+            // Nothing may be written before what the session writes first.
+            running: true,
             waker: None,
             senders: Vec::new(),
             outlet: None,
@@ -323,7 +324,9 @@ impl<M> Mailbox<M> {
             }
             let first = state.queue.is_empty();
             state.queue.push_back(Mail::Application(mail));
-            if state.outlet_open && !state.overflowed && (first || state.to_flush) {
+            // Where part of the mail has been written already, the reader has to write the rest of it.
+            let open = state.outlet_open && !state.overflowed && state.written == 0;
+            if open && (first || state.to_flush) {
                 state.to_flush = true;
                 // Mail behind other mail leaves with it.
                 return (Ok(first), None);
@@ -383,10 +386,13 @@ impl<M> Mailbox<M> {
 
     /// Writes mail that waits for it past the sleeping reader; wakes the reader where the socket does not take it all.
     pub(super) fn flush(&self) {
-        self.change(|state| {
-            let done = !std::mem::take(&mut state.to_flush) || state.write(self.frame_of);
-            ((), if done { None } else { state.wake() })
-        });
+        let (waker, senders) = {
+            let mut state = self.lock();
+            let done = !std::mem::take(&mut state.to_flush) || (state.written == 0 && state.write(self.frame_of));
+            self.queued.store(state.cost, Relaxed);
+            (if done { None } else { state.wake() }, state.take_senders())
+        };
+        waker.into_iter().chain(senders).for_each(Waker::wake);
     }
 
     /// Gives the mailbox a way past its reader.
@@ -447,6 +453,7 @@ impl<M> Mailbox<M> {
             let mut state = self.lock();
             state.backlog = backlog.bytes;
             state.unhandled = backlog.unhandled;
+            state.running = false;
             state.take_senders()
         };
         senders.into_iter().for_each(Waker::wake);
@@ -755,6 +762,42 @@ mod tests {
         let mut read = vec![0; (whole - 1) * len + taken.written];
         sleeping.client.read_exact(&mut read).await.unwrap();
         assert!(read.chunks(len).all(|chunk| frame(&text).wire().starts_with(chunk)));
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_was_written_in_part_is_left_to_the_reader() {
+        let mut sleeping = Sleeping::new().await;
+        let text = "x".repeat(100_001);
+        let len = frame(&text).wire_len();
+        let mut pushed = 0;
+        // Mail is written where there is no room for more, until the buffers of the system are full.
+        while sleeping.wakes() == 0 {
+            assert!(pushed < 10_000);
+            sleeping.push(&text);
+            pushed += 1;
+        }
+        sleeping.mailbox.flush();
+        let taken = sleeping.mailbox.take(0);
+        let whole = pushed - taken.mails.len();
+        let mut read = vec![0; whole * len + taken.written];
+        sleeping.client.read_exact(&mut read).await.unwrap();
+        assert!(read.chunks(len).all(|chunk| frame(&text).wire().starts_with(chunk)));
+        let mut more = [0; 1];
+        assert_eq!(sleeping.client.try_read(&mut more).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_waits_for_room_is_woken_by_a_flush() {
+        let sleeping = Sleeping::new().await;
+        let waits = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&waits));
+        let text = "x".repeat(600_000);
+        assert!(sleeping.push(&text));
+        assert!(sleeping.mailbox.poll_room(&Context::from_waker(&waker)).is_ready());
+        assert!(!sleeping.push(&text));
+        assert!(sleeping.mailbox.poll_room(&Context::from_waker(&waker)).is_pending());
+        sleeping.mailbox.flush();
+        assert_eq!((waits.0.load(SeqCst), sleeping.mailbox.waiting()), (1, 0));
     }
 
     #[tokio::test]

@@ -115,11 +115,9 @@ impl<M> Table<M> {
     fn relieve(&self, queued: usize) {
         // A task that finds it locked leaves it to the one at work.
         let Ok(mut last) = self.relief.try_lock() else { return };
-        let now = Instant::now();
-        if last.is_some_and(|last| now.duration_since(last) < RELIEF_INTERVAL) {
+        if last.is_some_and(|last| last.elapsed() < RELIEF_INTERVAL) {
             return;
         }
-        *last = Some(now);
         let mut heaviest: Vec<_> = self.mailboxes().into_iter().map(|mailbox| (mailbox.weight(), mailbox)).collect();
         heaviest.sort_unstable_by_key(|(weight, _)| Reverse(*weight));
         let mut excess = queued.saturating_sub(self.max_queued - self.max_queued / 8);
@@ -132,7 +130,10 @@ impl<M> Table<M> {
             mailbox.abort();
             ended += 1;
         }
-        tracing::warn!(queued, ended, "too many bytes wait for clients; the clients furthest behind were disconnected");
+        *last = Some(Instant::now());
+        if ended > 0 {
+            tracing::warn!(queued, ended, "too many bytes wait; the clients with the most were disconnected");
+        }
     }
 
     pub(super) fn stats(&self) -> &Stats {

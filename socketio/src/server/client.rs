@@ -119,6 +119,8 @@ struct Member {
     claim: Option<Box<Claim>>,
     /// When what still runs for a socket that has left is dropped.
     grace: Option<Instant>,
+    /// The grace is that of the disconnect handler.
+    last_grace: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -304,6 +306,7 @@ impl Client {
             jobs: VecDeque::new(),
             claim,
             grace: None,
+            last_grace: false,
         });
         if skips && self.restore(slot, link) {
             return;
@@ -391,6 +394,12 @@ impl Client {
     fn end_grace(&mut self, now: Instant) {
         let next = now.checked_add(self.hub.handler_grace);
         for member in self.members.iter_mut().filter(|member| member.grace.is_some_and(|grace| now >= grace)) {
+            let extended = std::mem::replace(&mut member.last_grace, true);
+            if matches!(member.running, Some(Running::Handler(_, Handled::Disconnect))) && !extended {
+                // It may have begun just now.
+                member.grace = next;
+                continue;
+            }
             if let Some(Running::Handler(handler, handled)) = member.running.take() {
                 let dropped = guarded(|| drop(handler)).is_some();
                 tracing::warn!(%handled, dropped, "a handler was dropped: it ran on for too long after its socket's end");
@@ -473,7 +482,7 @@ impl Client {
                 Turn::Idle => index += 1,
                 Turn::Finished => {
                     drop(self.members.swap_remove(index));
-                            }
+                }
                 Turn::Decided(decision) => {
                     // An error means that the session is over, and the client with it.
                     let _over = self.link.order(Mail::Decided { slot, decision });

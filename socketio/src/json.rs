@@ -196,6 +196,7 @@ pub(crate) enum Token<'a> {
     Word(&'a str),
 }
 
+#[cfg(feature = "redis")]
 impl Token<'_> {
     /// Returns how many bytes the token has.
     pub(crate) const fn len(&self) -> usize {

@@ -302,6 +302,9 @@ impl Connection {
         };
         let slot = Slot(self.next_slot);
         self.next_slot += 1;
+        if self.namespaces.is_empty() {
+            self.namespaces.reserve_exact(1); // most clients are in one
+        }
         self.namespaces.push(Namespace { name: namespace.clone(), slot, connected: false });
         self.emit(Action::Connect { slot, namespace, auth });
         Ok(())

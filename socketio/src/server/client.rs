@@ -298,6 +298,9 @@ impl Client {
         let id = claim.as_ref().map_or_else(SocketId::random, |claim| Some(claim.id().clone()));
         let Some(id) = id else { return self.refuse(slot, link) };
         let socket = Socket::new(id, slot, namespace, self.link.clone(), Arc::clone(&self.handshake), auth);
+        if self.members.is_empty() {
+            self.members.reserve_exact(1); // most clients are in one namespace
+        }
         self.members.push(Member {
             slot,
             socket,

@@ -247,7 +247,7 @@ fn no_more_than_two_bodies_are_taken_for_the_sake_of_an_upgrade() {
         let _accepted = talk.post(&["4a"; 300].join("\x1e"));
         assert_eq!(talk.session.takes_body(), takes_more);
     }
-    // The upgrade fails: what was accepted is read all the same.
+    // The upgrade fails: what was accepted is still read.
     let _dropped = talk.tell(candidate("4x"));
     let mut delivered = 0;
     while talk.session.has_unread() {

@@ -23,7 +23,7 @@ pub struct Identity {
     /// The claim `userId`, else `sub`: 1 to 128 characters, a number as its digits.
     pub user_id: String,
     /// The claim `username`, by the rules of a [`NAME`]; none if it is missing or has nothing to be seen in it, and the
-    /// reason if it is too long. The token is good all the same: a name matters only in a room.
+    /// reason if it is too long. The token stays valid: a name matters only in a room.
     pub username: Result<Option<String>, Unfit>,
     /// The claim `email`, where it is a text of at most 254 characters.
     pub email: Option<String>,

@@ -268,7 +268,7 @@ impl<S: RoomStore, P: Publisher> Rooms<S, P> {
 
 #[cfg(test)]
 impl<S: RoomStore, P: Publisher> Rooms<S, P> {
-    /// Does nothing more, and tells nobody, as if the process had ended.
+    /// Stops all work without a notice to other instances, as if the process had ended.
     pub(in crate::state) fn die(&self) {
         self.0.closing.store(true, Ordering::Relaxed);
         self.0.stop.notify_one();

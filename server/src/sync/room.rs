@@ -252,7 +252,7 @@ impl Room {
     }
 
     /// Has the room expire its time to live after members were last in it. `before` is how many seats were taken, and
-    /// whether anybody was online.
+    /// whether a member was online.
     fn settle_expiry(&mut self, before: (usize, bool), now_ms: i64) {
         let (taken, was_online) = before;
         let is_online = self.seats.has_online();
@@ -288,7 +288,7 @@ impl Room {
         self.seats.iter().find(|seat| seat.row.id == id).map(|seat| &*seat.row)
     }
 
-    /// Whether the room does not exist any more: closed, or past its time with nobody online.
+    /// Whether the room does not exist any more: closed, or past its time with no member online.
     pub fn is_over(&self, now_ms: i64) -> bool {
         self.closed || (now_ms >= self.row.expires_at_ms && !self.seats.has_online())
     }

@@ -265,7 +265,7 @@ pub struct SocketInfo {
     /// The public id.
     pub id: String,
     /// The request that opened the session: `address`, `headers`, `issued` in milliseconds and so on. Instances of this
-    /// crate leave `auth` and `query` empty: credentials are nobody else's business. A field that does not fit a `Value`,
+    /// crate leave `auth` and `query` empty: credentials stay at the instance that has them. A field that does not fit a `Value`,
     /// since a client has put half of a surrogate pair or a number out of range there, is left out.
     #[serde(default, deserialize_with = "fitting")]
     pub handshake: Value,

@@ -73,7 +73,7 @@ pub struct FetchError {
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not all sockets are known: {}", self.error)?;
-        // Names are made by servers; whoever can publish in Redis is one.
+        // Names are made by servers: only a server can publish in Redis.
         if self.silent.is_empty() { Ok(()) } else { write!(f, "; silent: {:?}", self.silent) }
     }
 }
@@ -147,7 +147,7 @@ impl RemoteSocket {
         timeout: Duration,
     ) -> Result<T, AckError> {
         let target = Target { rooms: vec![self.info.id.as_str().into()], ..Target::default() };
-        // Others may have joined the room of its name; whoever answers first is heard, and no instance waited for then.
+        // Others may have joined the room of its name; the first answer counts, and no instance is waited for then.
         let acks = gather_acks(&self.namespace, &target, name, arguments, timeout, Wanted::First).await;
         let mut acks: Acks<Data> = acks.map_err(|error| AckError::Emit(error.into()))?;
         let answer = acks.answers.drain(..).next().ok_or(AckError::Timeout)?;

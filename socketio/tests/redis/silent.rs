@@ -74,7 +74,7 @@ async fn suite(settings: impl Fn() -> RedisConfig) {
     assert_eq!((&acks.silent[..], acks.error), (&silent[..], Some(timeout.clone())));
     let acks = one.root().to("nobody").emit_with_ack::<u32>("q", (), Duration::from_millis(300)).await.unwrap();
     assert_eq!((&acks.silent[..], acks.error), (&silent[..], Some(timeout)));
-    // Whoever has answered need not wait for it.
+    // An instance that has answered need not wait for it.
     let far = all.iter().find(|socket| socket.id() == b_id).unwrap().clone();
     let asking = tokio::spawn(async move { far.emit_with_ack::<u8>("q", (), Duration::from_secs(3_600)).await });
     let question = b.text().await;

@@ -24,7 +24,7 @@ struct Tally {
     partial: AtomicUsize,
 }
 
-/// Asks until it is over. What is said to be complete is, and nobody gets another's answer.
+/// Asks until it is over. An answer that says it is complete is complete, and no question gets the answer to another.
 async fn ask(
     root: Namespace,
     ids: Arc<HashSet<String>>,
@@ -106,7 +106,7 @@ async fn nobody_gets_the_answer_to_another_question_while_slots_move() {
         let moving = Arc::clone(&cluster);
         tokio::task::spawn_blocking(move || moving.move_slots(&[slot], from, to).unwrap()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(nodes.iter().all(|node| node.redis.is_connected()), "a slot that moves cuts nobody off");
+        assert!(nodes.iter().all(|node| node.redis.is_connected()), "a slot that moves cuts no instance off");
     }
     over.store(true, Relaxed);
     for task in asking {

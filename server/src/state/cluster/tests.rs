@@ -379,7 +379,7 @@ async fn rooms_of_a_lost_instance_are_divided_among_the_others() {
     // far with them.
     let loaded = shares.iter().sum::<usize>();
     assert!((ROOMS..ROOMS * 3 / 2).contains(&loaded) && !shares.contains(&ROOMS), "{shares:?}");
-    // Who does not come back is gone after the grace, by whoever took the room over.
+    // A participant that does not return is removed after the grace by the instance that took the room over.
     let rows = || async {
         let store = PostgresStore::open(&world.postgres.url()).await.unwrap();
         store.participants("room-7").await.unwrap().is_empty()
@@ -436,7 +436,7 @@ async fn a_quiet_room_with_members_online_keeps_its_keys_and_its_row() {
     until("new time for the keys", || async { keys.iter().all(|key| left_ms(key) > 80_000_000) }).await;
     let row = || async { store.room_by_id("room-q").await.unwrap().unwrap() };
     until("new time for the row", || async { row().await.expires_at_ms > created_ms + 2 * TTL_MS }).await;
-    // Longer than it lives with nobody in it, and nothing has happened.
+    // Longer than an empty room lives, and nothing has happened.
     one.state.member(play(connection)).await.unwrap();
     one.state.member(Command::Leave { connection }).await.unwrap();
     let left_at_ms = Clock::system().now_ms();

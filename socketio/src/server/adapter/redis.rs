@@ -668,11 +668,11 @@ impl Core {
         }
     }
 
-    /// Returns how many other instances were asked; `None` where nobody can tell.
+    /// Returns how many other instances were asked; `None` where that is unknown.
     async fn count(&self, asked: Asked) -> Result<Option<usize>, ClusterError> {
         let channel = self.protocol.counted();
         let (listeners, mut echo) = match asked {
-            // Whoever listens to patterns hears a question as well, and does not answer.
+            // A subscriber to patterns receives a question as well, and does not answer.
             Asked::Plain => return self.link.count(channel).await.map(|count| Some(count.saturating_sub(1))),
             Asked::Sharded { listeners, echo } => (listeners, echo),
         };
@@ -790,7 +790,7 @@ impl Core {
             return;
         };
         let echo = self.asked().get_mut(id).and_then(|question| question.echo.take());
-        // An error means that nobody waits for it.
+        // An error means that the caller no longer waits.
         let _late = echo.map(|echo| echo.send(()));
     }
 

@@ -145,7 +145,7 @@ fn a_room_with_members_online_never_expires() {
         scene.timeout(&["store room Film of ann 5 seats open owner_only none"]);
         assert_eq!((scene.now - START, expires(&scene)), (hour * HOUR, hour * HOUR + DAY));
     }
-    // Not even where nobody has looked for long.
+    // Not even where no timeout was handled for long.
     scene.later(9 * DAY);
     assert!(!scene.room.is_over(scene.now));
     scene.tell(source(1));

@@ -85,7 +85,7 @@ fn members_with_the_same_name_are_numbered() {
     scene.tell(enter(guest(5, "Zoë")));
     assert_eq!(names(&scene), ["Zoë (2)", "Zoë (3)", "Ann", "Zoë"], "a name that is free again is given again");
     scene.tell(enter(guest(6, "Zoë (2)")));
-    assert_eq!(names(&scene).last(), Some(&"Zoë (2) (2)"), "nobody takes a number that another has");
+    assert_eq!(names(&scene).last(), Some(&"Zoë (2) (2)"), "no member takes a number that another has");
 }
 
 #[test]

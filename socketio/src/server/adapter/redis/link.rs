@@ -135,8 +135,8 @@ impl Link {
 
     /// Makes a connection for commands that wait, which must not keep others waiting.
     pub(super) async fn connect_to_read(&self, patience: Duration) -> RedisResult<Connection> {
-        let nobody = None::<fn(PushInfo) -> Result<(), SendError>>;
-        self.shared.place.connect(patience, nobody).await
+        let no_receiver = None::<fn(PushInfo) -> Result<(), SendError>>;
+        self.shared.place.connect(patience, no_receiver).await
     }
 
     /// Waits until everything wanted so far is subscribed to.
@@ -331,7 +331,7 @@ impl Shared {
                 Ok((sent, Ok(counts))) => {
                     for ((channel, told), listeners) in sent.into_iter().zip(counts) {
                         self.tell_unheard(&channel, listeners);
-                        // An error means that nobody asks any more.
+                        // An error means that the caller no longer waits.
                         let _gone = told.map(|told| told.send(listeners));
                     }
                 }
@@ -342,7 +342,7 @@ impl Shared {
                         failure = Some(error);
                     }
                 }
-                // Nothing there panics, and nobody cancels it.
+                // Nothing there panics, and no task cancels it.
                 Err(_) => failure = Some(timed_out()),
             }
         }
@@ -453,7 +453,7 @@ struct Bundle {
     sent: Vec<(Box<str>, Option<oneshot::Sender<u64>>)>,
 }
 
-/// Messages of which nobody knows what becomes of them: lost, if this is dropped.
+/// Messages whose outcome is not known yet: they count as lost if this is dropped.
 struct Unpublished<'a> {
     shared: &'a Shared,
     bytes: usize,

@@ -104,21 +104,6 @@ pub enum WsFrame {
     Binary(bytes::Bytes),
 }
 
-impl WsFrame {
-    /// Returns the length of its data in bytes.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
-
-    /// Returns `true` if it has no data.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 /// An order for the shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {

@@ -386,12 +386,18 @@ impl<M> Mailbox<M> {
 
     /// Writes mail that waits for it past the sleeping reader; wakes the reader where the socket does not take it all.
     pub(super) fn flush(&self) {
-        let (waker, senders) = {
-            let mut state = self.lock();
-            let done = !std::mem::take(&mut state.to_flush) || (state.written == 0 && state.write(self.frame_of));
-            self.queued.store(state.cost, Relaxed);
-            (if done { None } else { state.wake() }, state.take_senders())
-        };
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.to_flush) {
+            return;
+        }
+        let done = state.written == 0 && state.write(self.frame_of);
+        self.queued.store(state.cost, Relaxed);
+        if done && state.senders.is_empty() {
+            return;
+        }
+        let waker = if done { None } else { state.wake() };
+        let senders = state.take_senders();
+        drop(state);
         waker.into_iter().chain(senders).for_each(Waker::wake);
     }
 
